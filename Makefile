@@ -1,0 +1,42 @@
+# Set-up from nothing takes Python 3.11 and make. `make demo` first.
+PYTHON ?= python3.11
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+TESTED := $(VENV)/.tested
+
+.PHONY: demo test check unit claims bench ui clean
+
+demo: $(INSTALLED)  ## a digits ensemble of 8 members and 4 methods, with its report
+	$(RUN) -m jobs.ensemble digits
+
+test: check unit  ## lint, types and all tests
+
+check: $(TESTED)  ## lint and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+unit: $(TESTED)  ## the tests
+	$(RUN) -m pytest
+
+claims: $(TESTED)  ## what the papers found, on small real runs; writes tests/claims/RESULTS.md
+	$(RUN) -m tests.claims
+
+bench: $(TESTED)  ## speed, side by side with what one would otherwise run; writes tests/benchmarks/RESULTS.md
+	$(RUN) -m tests.benchmarks
+
+ui: $(INSTALLED)  ## the MLflow pages of all runs, on this machine only
+	$(VENV)/bin/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db
+
+clean:  ## remove the environment; runs stay
+	rm -rf $(VENV)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(TESTED): $(INSTALLED)
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,58 @@
+"""Explaining on Ray Data: one data set of work items, mapped by a pool of actors that keep the data and a network."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ray
+import torch
+
+from cluster.start import Room
+from cluster.train import Source
+from salcore.device import pin
+from salcore.explain import Explainer, Item, Made
+from salcore.members import Member
+from salcore.spec import Spec
+from salcore.storage import Store
+
+MAX_BLOCKS = 2000
+"""Work items are cut into at most so many tasks: each costs the driver some milliseconds."""
+
+
+class _Actor:
+    """One process of the pool. Maps go from here to storage; only manifest entries go back."""
+
+    def __init__(self, spec: Spec, source: Source, members: Sequence[Member], store: Store, room: Room) -> None:
+        pin(room.cpus)
+        device = "cuda" if room.gpus and torch.cuda.is_available() else "cpu"
+        self._explainer = Explainer(spec, source.get(), members, store, device=device)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"made": [self._explainer.explain(item) for item in batch["item"]]}
+
+
+def explain(
+    items: Sequence[Item],
+    spec: Spec,
+    source: Source,
+    members: Sequence[Member],
+    store: Store,
+    room: Room,
+) -> Iterator[list[Made]]:
+    """Work all items off; yields what each one made as soon as it is on storage. Killed actors are replaced by Ray
+    Data.
+    """
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    made = ray.data.from_items(
+        [{"item": item} for item in items], override_num_blocks=min(len(items), MAX_BLOCKS)
+    ).map_batches(
+        _Actor,
+        fn_constructor_args=(spec, source, members, store, room),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(room.slots, len(items))),
+        num_cpus=room.cpus,
+        num_gpus=room.gpus,
+    )
+    for row in made.iter_rows():
+        yield row["made"]

@@ -1,0 +1,159 @@
+"""Which slot trains which member: decided here, by pure functions of what is told, and served by one actor.
+
+A slot pulls a member, trains it, reports, and pulls the next until nothing is left anywhere. When a slot dies, the
+actor hears of it at once (a call that is pending on a dead actor fails), and its member goes to the next free slot,
+long before the dead slot is back.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+from salcore.member_files import Outcome
+from salcore.members import Member
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One member to train: of which run (its place in the list of runs), and how often a slot died of it."""
+
+    run: int
+    member: Member
+    crashes: int = 0
+
+
+@dataclass(kw_only=True)
+class Ledger:
+    """Who holds what. Knows no Ray: `take`, `done` and `lost` are told what happened.
+
+    A member whose slot died `attempts` times is given up and stands in `given_up`.
+    """
+
+    waiting: deque[Work]
+    attempts: int = 3
+    held: dict[int, Work] = field(default_factory=dict)
+    outcomes: list[tuple[int, Outcome]] = field(default_factory=list)
+    given_up: list[Work] = field(default_factory=list)
+    crashes: int = 0
+
+    def take(self, slot: int) -> Work | None:
+        """The next member for a slot; None if none is waiting now."""
+        if slot in self.held:
+            self.lost(slot)  # it came back from a death that nobody reported
+        if not self.waiting:
+            return None
+        self.held[slot] = self.waiting.popleft()
+        return self.held[slot]
+
+    def done(self, slot: int, outcome: Outcome) -> None:
+        """A slot finished its member. A report of a member that it no longer holds changes nothing."""
+        work = self.held.get(slot)
+        if work is not None and work.member.index == outcome.index:
+            del self.held[slot]
+            self.outcomes.append((work.run, outcome))
+
+    def lost(self, slot: int) -> None:
+        """A slot died: its member goes to the front of the line, or is given up."""
+        work = self.held.pop(slot, None)
+        if work is None:
+            return
+        self.crashes += 1
+        again = Work(run=work.run, member=work.member, crashes=work.crashes + 1)
+        if again.crashes >= self.attempts:
+            self.given_up.append(again)
+        else:
+            self.waiting.appendleft(again)
+
+    @property
+    def finished(self) -> bool:
+        """Whether no member is waiting or held: a slot may leave. (While one is held it may yet come back.)"""
+        return not self.waiting and not self.held
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What the driver may know of the queue at a moment."""
+
+    waiting: int
+    training: tuple[tuple[int, int], ...]
+    outcomes: tuple[tuple[int, Outcome], ...]
+    given_up: tuple[Work, ...]
+    crashes: int
+    slots: int
+    epochs: int
+    broken: str | None
+    finished: bool
+
+
+@ray.remote(num_cpus=0)
+class Queue:
+    """The ledger as an actor that lives where the driver lives."""
+
+    def __init__(self, work: Sequence[Work], attempts: int) -> None:
+        self._ledger = Ledger(waiting=deque(work), attempts=attempts)
+        self._incarnation: dict[int, int] = {}
+        self._watchers: set[asyncio.Task] = set()
+        self._epochs = 0
+        self._broken: str | None = None
+        self._closed = False
+
+    async def register(self, slot: int, handle: ActorHandle) -> None:
+        """A slot's process has started: whatever its predecessor held is free, and it is watched from now on."""
+        self._ledger.lost(slot)
+        self._incarnation[slot] = self._incarnation.get(slot, 0) + 1
+        task = asyncio.create_task(self._watch(slot, self._incarnation[slot], handle))
+        self._watchers.add(task)
+        task.add_done_callback(self._watchers.discard)
+
+    async def take(self, slot: int) -> Work | str | None:
+        """A member, or None to ask again soon, or "leave"."""
+        if self._closed or self._broken or self._ledger.finished:
+            return "leave"
+        return self._ledger.take(slot)
+
+    async def epoch(self) -> None:
+        """An epoch of some member is done (for the progress line)."""
+        self._epochs += 1
+
+    async def done(self, slot: int, outcome: Outcome) -> None:
+        """A slot finished its member."""
+        self._ledger.done(slot, outcome)
+
+    async def broken(self, reason: str) -> None:
+        """A slot met something that no retry mends, such as a full disk: all leave."""
+        self._broken = reason
+
+    async def close(self) -> None:
+        """Let the slots leave after the epoch they are in."""
+        self._closed = True
+
+    async def status(self) -> Status:
+        """What is known now."""
+        ledger = self._ledger
+        return Status(
+            waiting=len(ledger.waiting),
+            training=tuple((work.run, work.member.index) for work in ledger.held.values()),
+            outcomes=tuple(ledger.outcomes),
+            given_up=tuple(ledger.given_up),
+            crashes=ledger.crashes,
+            slots=len(self._watchers),
+            epochs=self._epochs,
+            broken=self._broken,
+            finished=ledger.finished,
+        )
+
+    async def _watch(self, slot: int, incarnation: int, handle: Any) -> None:
+        """Ask the slot's actor whether it is there, again and again; the answer fails the moment it dies."""
+        while self._incarnation[slot] == incarnation:
+            try:
+                await handle.__ray_ready__.remote()
+            except ray.exceptions.RayActorError:
+                if self._incarnation[slot] == incarnation:
+                    self._ledger.lost(slot)
+                return
+            await asyncio.sleep(0.25)

@@ -1,0 +1,65 @@
+"""Reducing on Ray: one task per method and range of samples; results go to storage, not through the driver."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ray
+
+from salcore import shards
+from salcore.layout import maps_folder, stats_folder
+from salcore.reduce import reduce_range
+from salcore.storage import Store
+from salcore.summary import read_stats, write_stats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One file of statistics to make: which method and range, from which members' shards.
+
+    `inputs` is a digest of those shards' hashes: a file that carries another one is out of date.
+    """
+
+    method: str
+    path: str
+    members: tuple[int, ...]
+    inputs: str
+    metadata: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The file of statistics."""
+        return f"{stats_folder(self.method)}/{self.path}"
+
+    def done(self, store: Store) -> bool:
+        """Whether the file is there and comes from exactly these shards."""
+        try:
+            return read_stats(store, self.name).metadata["inputs"] == self.inputs
+        except (FileNotFoundError, shards.CorruptShard):
+            return False
+
+    def do(self, store: Store) -> None:
+        """Reduce the range and write its statistics."""
+        names = [f"{maps_folder(self.method, member)}/{self.path}" for member in self.members]
+        reduced = reduce_range(
+            [partial(shards.read, store, name) for name in names],
+            members=self.members,
+            inputs_digest=self.inputs,
+            metadata=self.metadata,
+        )
+        write_stats(store, self.name, reduced)
+
+
+def reduce(work: Sequence[Work], store: Store) -> Iterator[None]:
+    """Do all the work, as many ranges at a time as there are cores; yields after each."""
+    pending = [_reduce.remote(each, store) for each in work]
+    while pending:
+        done, pending = ray.wait(pending, num_returns=1)
+        ray.get(done)
+        yield
+
+
+@ray.remote(num_cpus=1, max_retries=-1)
+def _reduce(work: Work, store: Store) -> None:
+    work.do(store)

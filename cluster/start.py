@@ -1,0 +1,69 @@
+"""Joining a Ray cluster, or starting one on this machine, and what it can hold."""
+
+import logging
+import math
+import os
+from dataclasses import dataclass
+
+import ray
+
+from salcore.errors import UserError
+from salcore.spec import ClusterSpec
+
+QUIET = {"RAY_TRAIN_METRICS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+"""The progress line is this project's own; Ray's logs stay in its session folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What the cluster has for slots: their number, and processors and GPUs of one."""
+
+    slots: int
+    cpus: int
+    gpus: float
+
+
+def start() -> None:
+    """Join the cluster that `RAY_ADDRESS` names (a Ray job has it set), or start one on this machine without a
+    dashboard.
+
+    Starting twice is joining: a process that is connected stays so.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
+    environment = {"env_vars": {"PYTHONWARNINGS": "ignore", **QUIET}}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(runtime_env=environment, **quiet)
+    else:
+        ray.init(include_dashboard=False, runtime_env=environment, **quiet)
+
+
+def room(cluster: ClusterSpec, threads: int, work: int) -> Room:
+    """How many slots of `threads` processors the cluster holds, at most `work`.
+
+    With `cluster.slots: auto` there are as many as fit the cores, or the GPUs where a slot takes any. Raises UserError
+    if not even one fits.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    most_gpus = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
+    most_cpus = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
+    gpus = float(most_gpus > 0) if cluster.gpus_per_slot == "auto" else float(cluster.gpus_per_slot)
+    if gpus > most_gpus:
+        raise UserError("cluster.gpus_per_slot", f"no more GPUs than a node of the cluster has ({most_gpus:g})", gpus)
+    if threads > most_cpus:
+        raise UserError(
+            "training.threads", f"no more threads than a node of the cluster has cores ({most_cpus:g})", threads
+        )
+    fitting = sum(
+        math.floor(min(node.get("CPU", 0.0) / threads, node.get("GPU", 0.0) / gpus if gpus else math.inf))
+        for node in nodes
+    )
+    if isinstance(cluster.slots, int) and gpus and cluster.slots > fitting:
+        raise UserError(
+            "cluster.slots", f"no more slots of {gpus:g} GPUs than the cluster holds ({fitting})", cluster.slots
+        )
+    wanted = fitting if cluster.slots == "auto" else min(cluster.slots, fitting)
+    return Room(slots=max(1, min(wanted, work)), cpus=threads, gpus=gpus)

@@ -1,0 +1,152 @@
+"""Training ensembles in slots.
+
+A slot is a `TorchTrainer` of one worker whose training function pulls members from one queue until it is empty: a
+member per trainer would cost 10 to 20 seconds each, and many ranks of one trainer would all restart when one dies. One
+pool of slots may serve several runs.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.queue import Queue, Status, Work
+from cluster.start import Room
+from salcore.data import Data, load
+from salcore.device import pin
+from salcore.member_files import fail, train_member
+from salcore.members import Member
+from salcore.spec import DataSpec
+from salcore.storage import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one run wants trained: where its files go, its data (a `Source`) and the members that are missing."""
+
+    store: Store
+    data: "Source"
+    members: Sequence[Member]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Data as workers take it: one copy per node through the object store, or loaded there where it is
+    memory-mapped.
+    """
+
+    spec: DataSpec
+    reference: ray.ObjectRef | None
+
+    @classmethod
+    def of(cls, data: Data, spec: DataSpec) -> "Source":
+        """Put the data where workers find it."""
+        return cls(spec=spec, reference=None if isinstance(data.train.images, np.memmap) else ray.put(data))
+
+    def get(self) -> Data:
+        """The data, without a copy."""
+        return load(self.spec) if self.reference is None else ray.get(self.reference)
+
+
+class Broken(RuntimeError):
+    """Training stopped for a reason that is not a member's own, such as a full disk."""
+
+
+def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch: str) -> Iterator[Status]:
+    """Train all missing members of all runs in one pool of slots; yields what is known about twice a second.
+
+    `name` must be unique to what is trained: Ray Train resumes a name it has seen. `scratch` is a folder for Train's
+    own state. A member whose slot died `attempts` times is given up: its `failed.json` says so. Raises Broken.
+    """
+    work = [Work(run=number, member=member) for number, run in enumerate(runs) for member in run.members]
+    queue = _queue_here(work, attempts)
+    slots = [_Slot(number, queue, runs, room, name, scratch) for number in range(min(room.slots, len(work)))]
+    try:
+        while True:
+            status: Status = ray.get(queue.status.remote())
+            yield status
+            if status.finished or status.broken:
+                break
+            _check_alive(slots)
+            time.sleep(0.5)
+        for given_up in status.given_up:
+            reason = f"its slot died {given_up.crashes} times while training it (out of memory?)"
+            fail(runs[given_up.run].store, given_up.member, reason, epoch=0, attempts=given_up.crashes)
+        if status.broken:
+            raise Broken(status.broken)
+        for slot in slots:
+            slot.join(30)
+    finally:
+        queue.close.remote()
+
+
+class _Slot(threading.Thread):
+    """A thread of the driver in which one `TorchTrainer` runs: `fit()` blocks."""
+
+    def __init__(self, number: int, queue: Any, runs: Sequence[Run], room: Room, name: str, scratch: str) -> None:
+        super().__init__(daemon=True, name=f"slot-{number}")
+        self.error: BaseException | None = None
+        self._trainer = TorchTrainer(
+            _pull_members,
+            train_loop_config={"queue": queue, "slot": number, "runs": list(runs), "threads": room.cpus},
+            torch_config=TorchConfig(backend="gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=1,
+                use_gpu=room.gpus > 0,
+                resources_per_worker={"CPU": room.cpus} | ({"GPU": room.gpus} if room.gpus else {}),
+            ),
+            run_config=RunConfig(
+                name=f"{name}-slot-{number}", storage_path=scratch, failure_config=FailureConfig(max_failures=-1)
+            ),
+        )
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._trainer.fit()
+        except BaseException as error:
+            self.error = error
+
+
+def _pull_members(config: dict[str, Any]) -> None:
+    """The training function of a slot."""
+    queue, slot, runs = config["queue"], config["slot"], config["runs"]
+    pin(config["threads"])
+    ray.get(queue.register.remote(slot, ray.get_runtime_context().current_actor))
+    held: tuple[int, Data] | None = None
+    while (work := ray.get(queue.take.remote(slot))) != "leave":
+        if work is None:
+            time.sleep(0.25)
+            continue
+        run = runs[work.run]
+        if held is None or held[0] != work.run:
+            held = work.run, run.data.get()
+        try:
+            outcome = train_member(
+                work.member, held[1], run.store, device=get_device(), on_epoch=lambda _: queue.epoch.remote()
+            )
+        except OSError as error:
+            ray.get(
+                queue.broken.remote(f"{run.store} cannot be written ({error}): make room, then run the same command")
+            )
+            return
+        ray.get(queue.done.remote(slot, outcome))
+
+
+def _queue_here(work: Sequence[Work], attempts: int) -> Any:
+    """The queue on the driver's own node: on another one it would die with that node."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Queue.options(scheduling_strategy=here).remote(list(work), attempts)  # type: ignore[attr-defined]
+
+
+def _check_alive(slots: Sequence[_Slot]) -> None:
+    if all(not slot.is_alive() for slot in slots):
+        errors = [slot.error for slot in slots if slot.error]
+        raise Broken(f"every slot stopped before the work was done: {errors[0] if errors else 'no reason was given'}")

@@ -1,0 +1,164 @@
+"""What all commands share: arguments, exit statuses and interruption.
+
+Exit status 0: done; 1: something failed; 2: the user's mistake, told in one line; 130: interrupted, with one line on
+how to go on.
+"""
+
+import argparse
+import inspect
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from salcore import layout
+from salcore.errors import UserError
+from salcore.spec import Spec, describe, parse
+from salcore.storage import Store, is_remote
+
+SPECS = Path(__file__).parent / "specs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What was asked for on the command line: the spec, where the run goes, and switches."""
+
+    spec: Spec
+    store: Store
+    plan: bool
+    retry_failed: bool
+    again: str
+    """The same command, to be shown to the user."""
+
+
+def run(program: str, description: str, action: Callable[[Command], int], argv: Sequence[str] | None = None) -> int:
+    """Read a command that takes SPEC or RUN, do `action`, and give the exit status."""
+    return guarded(lambda arguments: action(read(program, description, arguments)), argv)
+
+
+def guarded(action: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
+    """Do `action` on the arguments; a UserError becomes one line and status 2, an interruption status 130."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    on_termination()
+    try:
+        return action(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def on_termination() -> None:
+    """Treat SIGTERM as Ctrl-C. Called again after Ray has started, which installs a handler of its own."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def read(program: str, description: str, arguments: Sequence[str]) -> Command:
+    """The command of `arguments`. Raises UserError."""
+    parser = _Parser(
+        prog=f"python -m jobs.{program}",
+        description=description,
+        epilog=_keys(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("spec", metavar="SPEC", help="a YAML file, the name of one in jobs/specs, or a run directory")
+    parser.add_argument("overrides", metavar="key.sub=value", nargs="*", help="changes of the spec; values are YAML")
+    directory = "where everything goes: a folder or s3://bucket/run (default: runs/NAME)"
+    parser.add_argument("--run-dir", metavar="DIR", help=directory)
+    parser.add_argument("--plan", action="store_true", help="print what would be done and how long it takes, then stop")
+    parser.add_argument("--retry-failed", action="store_true", help="try failed members again")
+    given = parser.parse_intermixed_args(arguments)
+    spec, home = find_spec(given.spec, given.overrides)
+    directory = given.run_dir or home or f"runs/{spec.name}"
+    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") and not (is_remote(directory) or Path(directory).is_absolute()):
+        raise UserError(
+            "--run-dir",
+            "an absolute folder or a URI inside a Ray job, whose working directory is a temporary copy",
+            directory,
+        )
+    again = shlex.join(["python", "-m", f"jobs.{program}", *arguments])
+    return Command(spec=spec, store=Store(directory), plan=given.plan, retry_failed=given.retry_failed, again=again)
+
+
+def find_spec(source: str, overrides: Sequence[str] = ()) -> tuple[Spec, str | None]:
+    """The spec that SPEC stands for, and its run directory if SPEC is one. Raises UserError."""
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(override, "key.sub=value")
+    path = Path(source)
+    if is_remote(source) or path.is_dir():
+        store = Store(source)
+        if not store.exists(layout.SPEC):
+            raise UserError(
+                "SPEC", f"a run directory (with a {layout.SPEC}), a YAML file or a name in jobs/specs", source
+            )
+        return absolute(parse(store.read(layout.SPEC).decode(), overrides)), source
+    named = SPECS / f"{source}.yaml"
+    file = path if path.is_file() else named
+    if not file.is_file():
+        known = ", ".join(sorted(spec.stem for spec in SPECS.glob("*.yaml")))
+        raise UserError("SPEC", f"a YAML file, a run directory, or one of {known}", source)
+    spec = parse(file.read_text(), overrides)
+    if spec.name == "run" and not any(override.startswith("name=") for override in overrides):
+        spec = spec.model_copy(update={"name": file.stem})
+    return absolute(spec), None
+
+
+def absolute(spec: Spec) -> Spec:
+    """The spec with absolute paths: workers and later commands may stand in another folder."""
+    data, model, ensemble = spec.data, spec.model, spec.ensemble
+    kind, colon, path = data.name.partition(":")
+    if kind in {"folder", "npz", "parquet"} and colon:
+        data = data.model_copy(update={"name": f"{kind}:{_absolute(path)}"})
+    data = data.model_copy(update={key: _absolute(getattr(data, key)) for key in ("root", "mirror")})
+    model = model.model_copy(update={"weights": _absolute(model.weights)})
+    if ensemble.weights:
+        ensemble = ensemble.model_copy(update={"weights": tuple(str(_absolute(path)) for path in ensemble.weights)})
+    return spec.model_copy(update={"data": data, "model": model, "ensemble": ensemble})
+
+
+def main(module: Callable[[], int]) -> None:
+    """Leave with the exit status of a command, without waiting for threads that only look on."""
+    status = module()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise UserError("command line", f"{self.format_usage().strip()} ({message})")
+
+
+def _absolute(path: str | None) -> str | None:
+    return path if path is None or "://" in path else str(Path(path).expanduser().absolute())
+
+
+def _keys() -> str:
+    """The table of keys under `--help`, and the settings of networks and methods."""
+    lines = ["keys of a spec (key = default [unit]: meaning):"]
+    for key, default, unit, meaning in describe():
+        lines.append(f"  {key} = {default}{f' [{unit}]' if unit else ''}: {meaning}")
+    from salcore.attribution import METHODS
+    from salcore.models import MODELS
+
+    lines += ["", "settings of networks (model.<setting>):"]
+    lines += [f"  {name}: {_settings(builder)}" for name, builder in MODELS.items()]
+    lines += ["", "methods and their settings (attribution.methods: [{name: METHOD, <setting>: value}]):"]
+    lines += [f"  {name}: {_settings(method)}" for name, method in METHODS.items()]
+    return "\n".join(lines)
+
+
+def _settings(function: Callable[..., Any]) -> str:
+    parameters = inspect.signature(function).parameters.values()
+    return ", ".join(f"{p.name}={p.default}" for p in parameters if p.default is not p.empty) or "none"

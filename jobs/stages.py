@@ -1,0 +1,193 @@
+"""The stages of a run. Each finds on storage what is missing, does only that, and says what it found wrong."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster import explain as explaining
+from cluster import reduce as reducing
+from cluster import start, train
+from jobs.prepare import Plan
+from jobs.progress import Progress
+from salcore import inventory, layout, shards
+from salcore.explain import Made
+from salcore.member_files import FAILED
+from salcore.members import fingerprint
+from salcore.storage import Store
+from salcore.summary import read_stats, summarise
+
+
+@dataclass(kw_only=True)
+class Session:
+    """What the stages of one command share."""
+
+    plan: Plan
+    progress: Progress
+    connect: Callable[[], None] = start.start
+    source: train.Source | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def room(self, work: int) -> start.Room:
+        """Join the cluster, if that is not done, and see how many slots it has for so much work."""
+        self.connect()
+        return start.room(self.plan.spec.cluster, self.plan.spec.training.threads, work)
+
+    def data(self) -> train.Source:
+        """The data where workers find it, put there once."""
+        if self.source is None:
+            self.source = train.Source.of(self.plan.data, self.plan.spec.data)
+        return self.source
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of the block to what `report/stages.json` says of a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.progress.end()
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+def train_members(session: Session, *, retry_failed: bool = False) -> None:
+    """Train the members that are not trained yet."""
+    plan = session.plan
+    pending = plan.untrained(retry_failed=retry_failed)
+    if not pending:
+        return
+    for member in pending:
+        plan.store.delete(layout.member_file(member.index, FAILED))
+    with session.timed("train"):
+        room = session.room(len(pending))
+        session.progress.say(f"train    {len(pending)} members in {room.slots} slots of {room.cpus} threads"
+                             + (f" and {room.gpus:g} GPUs" if room.gpus else ""))  # fmt: skip
+        run = train.Run(store=plan.store, data=session.data(), members=pending)
+        done_before = len(plan.members) - len(pending)
+        scratch = plan.store.local or Path("/tmp")
+        crashes = 0
+        for status in train.train(
+            [run],
+            room,
+            name=f"{plan.spec.name}-{plan.fingerprint[:8]}-{int(time.time())}",
+            attempts=plan.spec.cluster.attempts,
+            scratch=str(scratch / ".train"),
+        ):
+            finished = len(status.outcomes) + len(status.given_up)
+            epochs = len(pending) * max(plan.spec.training.epochs, 1)
+            training = ", ".join(str(index) for _, index in status.training)
+            detail = f"{status.epochs}/{epochs} epochs, training {training}"
+            session.progress.update("train", done_before + finished, len(plan.members), "members", detail)
+            if status.crashes > crashes:
+                crashes = status.crashes
+                session.progress.say("a slot died; its member goes to the next free one")
+
+
+def explain_members(session: Session) -> inventory.Inventory:
+    """Make the shards that are missing or damaged, and leave every manifest in step with its folder."""
+    plan = session.plan
+    members = plan.trained()
+    found = inventory.take(plan.store, plan.spec, plan.data, members)
+    for problem in found.problems:
+        session.progress.say(problem)
+    if found.missing:
+        with session.timed("explain"):
+            _explain_missing(session, found)
+    for (method, member), entries in found.entries.items():
+        _settle_manifest(plan.store, layout.maps_folder(method, member), entries)
+    return found
+
+
+def reduce_maps(session: Session, found: inventory.Inventory) -> None:
+    """Reduce the ranges whose maps changed, and summarise."""
+    plan = session.plan
+    work = list(ranges_to_reduce(plan, found))
+    if work:
+        with session.timed("reduce"):
+            session.room(len(work))
+            for done, _ in enumerate(reducing.reduce(work, plan.store), 1):
+                session.progress.update("reduce", done, len(work), "ranges")
+    if work or not plan.store.exists(layout.SUMMARY):
+        files = [
+            f"{layout.stats_folder(method.folder)}/{path}"
+            for method in plan.spec.attribution.methods
+            for path in sorted(_paths(found, method.folder))
+        ]
+        plan.store.write_parquet(layout.SUMMARY, summarise(read_stats(plan.store, name) for name in files))
+
+
+def record_times(session: Session) -> None:
+    """Add this command's stage times to those of earlier ones."""
+    if not session.seconds:
+        return
+    store = session.plan.store
+    before = json.loads(store.read(layout.STAGES)) if store.exists(layout.STAGES) else {}
+    total = {stage: before.get(stage, 0.0) + session.seconds.get(stage, 0.0) for stage in {*before, *session.seconds}}
+    store.write_json(layout.STAGES, total)
+
+
+def _explain_missing(session: Session, found: inventory.Inventory) -> None:
+    plan = session.plan
+    members = plan.trained()
+    room = session.room(len(found.missing))
+    source = session.data()
+    if plan.spec.attribution.target == "ensemble":  # the majority is known once every member has been asked
+        items = inventory.without_methods(found.missing)
+        for done, _ in enumerate(explaining.explain(items, plan.spec, source, members, plan.store, room), 1):
+            session.progress.update("predict", done, len(items), "ranges")
+    done, total = 0, found.shards_missing
+    dirty: set[tuple[str, int]] = set()
+    written = time.monotonic()
+    for made in explaining.explain(found.missing, plan.spec, source, members, plan.store, room):
+        done += len(made)
+        dirty |= _enter(found, made)
+        session.progress.update("explain", done, total, "shards")
+        if time.monotonic() - written > 2.0:
+            _write_manifests(plan.store, found, dirty)
+            written = time.monotonic()
+    _write_manifests(plan.store, found, dirty)
+
+
+def _enter(found: inventory.Inventory, made: list[Made]) -> set[tuple[str, int]]:
+    for shard in made:
+        found.entries[shard.method, shard.member][shard.entry.path] = shard.entry
+    return {(shard.method, shard.member) for shard in made}
+
+
+def _write_manifests(store: Store, found: inventory.Inventory, dirty: set[tuple[str, int]]) -> None:
+    for method, member in dirty:
+        shards.write_manifest(store, layout.maps_folder(method, member), found.entries[method, member])
+    dirty.clear()
+
+
+def _settle_manifest(store: Store, folder: str, entries: dict[str, shards.Entry]) -> None:
+    """Write a manifest that does not say what the folder holds (a crash came between, or a file was adopted)."""
+    try:
+        known = shards.read_manifest(store, folder)
+    except ValueError:
+        known = {}
+    if known != entries:
+        shards.write_manifest(store, folder, entries)
+
+
+def ranges_to_reduce(plan: Plan, found: inventory.Inventory) -> Iterator[reducing.Work]:
+    """Ranges whose statistics do not come from exactly the maps that are there now."""
+    members = [member.index for member in plan.trained()]
+    for method in plan.spec.attribution.methods:
+        for path in sorted(_paths(found, method.folder)):
+            hashes = [found.entries[method.folder, member][path].sha256 for member in members]
+            work = reducing.Work(
+                method=method.folder,
+                path=path,
+                members=tuple(members),
+                inputs=fingerprint(members, hashes),
+                metadata={"method": method.folder, "attribution": method.name, "settings": method.settings},
+            )
+            if not work.done(plan.store):
+                yield work
+
+
+def _paths(found: inventory.Inventory, method: str) -> set[str]:
+    return {path for (folder, _), entries in found.entries.items() if folder == method for path in entries}

@@ -1,0 +1,53 @@
+"""What a run has done, from storage alone: while it goes on, or after it died. `python -m jobs.status RUN`."""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+
+import salcore
+from jobs import command
+from salcore import layout
+from salcore.member_files import CHECKPOINT
+
+
+def status(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return command.guarded(act, argv)
+
+
+def act(arguments: list[str]) -> int:
+    """Print one line per stage."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.status", description="Show what a run has done and what it lacks.")
+    parser.add_argument("run", metavar="RUN", help="a run directory: a folder or a URI")
+    print(describe(salcore.open(parser.parse_args(arguments).run)))
+    return 0
+
+
+def describe(run: "salcore.runs.Run") -> str:
+    """Members trained, training and failed; shards per method; statistics; report; who drives the run."""
+    spec, store = run.spec, run.store
+    planned = spec.ensemble.members
+    checkpoints = [int(name.split("/")[1]) for name in store.files("members") if name.endswith(CHECKPOINT)]
+    lines = [f"run      {store}", f"driver   {_driver(run)}"]
+    lines.append(f"train    {len(run.members)}/{planned} members trained")
+    lines += [f"         member {index} has a checkpoint" for index in checkpoints]
+    lines += [f"         member {index} failed: {reason}" for index, reason in run.failures.items()]
+    made = Counter(name.split("/")[1] for name in store.files("maps") if name.endswith(".arrow"))
+    for method in spec.attribution.methods:
+        samples = min(spec.data.eval_samples, method.samples or spec.data.eval_samples)
+        total = len(run.members) * len(list(layout.ranges(samples, spec.attribution.shard_samples)))
+        stats = "reduced" if method.folder in run.methods else "not reduced"
+        lines.append(f"explain  {method.folder}: {made[method.folder]}/{total} shards, {stats}")
+    lines.append(f"report   {store.path(layout.REPORT) if store.exists(layout.REPORT) else 'not written'}")
+    return "\n".join(lines)
+
+
+def _driver(run: "salcore.runs.Run") -> str:
+    if not run.store.exists(layout.LOCK):
+        return "none"
+    holder = run.store.read_json(layout.LOCK)
+    return f"process {holder['pid']} on {holder['host']} since {holder['started']}"
+
+
+if __name__ == "__main__":
+    command.main(status)

@@ -1,0 +1,99 @@
+"""Attribution methods by name, under one contract.
+
+A method is `(model, inputs, targets, *, settings) -> Tensor`: inputs (N, C, H, W), targets (N,) integers, maps
+(N, C, H, W) or (N, 1, H, W), signed. It explains logits, follows the model's dtype and device, works in evaluation
+mode, leaves the model and the caller's tensors as they were, and gives a sample the same map in whatever batch.
+
+>>> import torch
+>>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+>>> METHODS["gradient"](model, torch.zeros(5, 1, 2, 2), torch.zeros(5, dtype=torch.int64)).shape
+torch.Size([5, 1, 2, 2])
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from torch import Tensor, nn
+
+from salcore.attribution.completeness import residual
+from salcore.attribution.gradcam import gradcam
+from salcore.attribution.gradient import gradient
+from salcore.attribution.input_x_gradient import input_x_gradient
+from salcore.attribution.integrated_gradients import integrated_gradients
+from salcore.attribution.smoothgrad import smoothgrad
+from salcore.errors import UserError
+from salcore.models.settings import Within, find_mistake, nearest, settings_of
+
+__all__ = ["COMPLETE", "METHODS", "check_settings", "non_negative", "residual"]
+
+Attribution = Callable[..., Tensor]
+
+
+def _smoothgrad(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    of: str | Attribution = "gradient",
+    num_samples: Annotated[int, Within(1)] = 32,
+    noise_level: Annotated[float, Within(0)] = 0.15,
+    seed: Annotated[int, Within(0)] = 0,
+    **settings: Any,
+) -> Tensor:
+    """`smoothgrad` around the method `of`, a name in `METHODS` or a callable, which takes the remaining settings."""
+    return smoothgrad(
+        model,
+        inputs,
+        targets,
+        attribute=METHODS[of] if isinstance(of, str) else of,
+        num_samples=num_samples,
+        noise_level=noise_level,
+        seed=seed,
+        **settings,
+    )
+
+
+METHODS: dict[str, Attribution] = {
+    "gradient": gradient,
+    "input_x_gradient": input_x_gradient,
+    "integrated_gradients": integrated_gradients,
+    "smoothgrad": _smoothgrad,
+    "gradcam": gradcam,
+}
+
+COMPLETE = frozenset({"integrated_gradients"})
+"""The methods whose maps sum to f(x) - f(b): `residual` is computed on every call. Smoothed ones do not."""
+
+
+def non_negative(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether the method's maps are never negative, so that noise alone lifts their SNR above 1.
+
+    >>> non_negative("gradcam", {"relu": True}), non_negative("smoothgrad", {"of": "gradcam"})
+    (True, False)
+    """
+    inner = settings.get("of", "gradient") if name == "smoothgrad" else name
+    return inner == "gradcam" and bool(settings.get("relu", False))
+
+
+def check_settings(name: str, settings: Mapping[str, Any]) -> None:
+    """Raise UserError, with the key `attribution.methods`, for an unknown method or settings that it does not take.
+
+    The settings of `smoothgrad` are its own and those of the method `of`, which has to be another one.
+    """
+    key = "attribution.methods"
+    if name not in METHODS:
+        raise UserError(key, f"one of {', '.join(METHODS)}{nearest(name, METHODS)}", name)
+    inner: dict[str, Any] = {}
+    if name == "smoothgrad":
+        own = settings_of(METHODS[name])
+        inner = {setting: value for setting, value in settings.items() if setting not in own}
+        settings = {setting: value for setting, value in settings.items() if setting in own}
+        others = [other for other in METHODS if other != name]
+        within = settings.get("of", "gradient")
+        if within not in others:
+            raise UserError(
+                key, f"`of` of {name} to be one of {', '.join(others)}{nearest(str(within), others)}", within
+            )
+    for method, given in ((name, settings), (settings.get("of", "gradient"), inner)):
+        if mistake := find_mistake(METHODS[method], given):
+            raise UserError(key, f"`{mistake.setting}` of {method} to be {mistake.expected}", mistake.got)

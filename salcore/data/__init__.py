@@ -1,0 +1,55 @@
+"""Data sets, by name or the user's own, as uint8 (or float32) arrays behind one shape `(N, C, H, W)`.
+
+>>> from salcore.spec import DataSpec
+>>> data = load(DataSpec(name="digits", eval_samples=100))
+>>> data.shape, len(data.train), len(data.validation), len(data.evaluation)
+((1, 8, 8), 960, 240, 100)
+"""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from salcore.data import digits, folder, npz, parquet, python_function, torchvision_sets
+from salcore.data.assembly import assemble
+from salcore.data.part import Data, Part
+from salcore.data.source import Source
+from salcore.errors import UserError
+
+if TYPE_CHECKING:
+    from salcore.spec import DataSpec
+
+__all__ = ["SOURCES", "Data", "Part", "load"]
+
+SOURCES: dict[str, Callable[["DataSpec", str], Source]] = {
+    "digits": digits.read,
+    "mnist": torchvision_sets.mnist,
+    "fashion_mnist": torchvision_sets.fashion_mnist,
+    "cifar10": torchvision_sets.cifar10,
+    "imagenette": torchvision_sets.imagenette,
+    "folder": folder.read,
+    "npz": npz.read,
+    "parquet": parquet.read,
+    "python": python_function.read,
+}
+
+ARGUMENTS = {"folder": "PATH", "npz": "PATH", "parquet": "PATH", "python": "package.module:function"}
+"""What stands after the colon in `data.name`, for sources that need it."""
+
+
+def load(spec: "DataSpec") -> Data:
+    """The data set that a spec names, split, checked and measured; a pure function of the files and the spec.
+
+    `train_samples` counts the samples that are trained on plus the validation part, `validation_fraction` of them.
+    Raises `UserError` for everything that is wrong with the name, the files or the numbers.
+    """
+    kind, colon, argument = spec.name.partition(":")
+    if kind not in SOURCES or bool(argument) != (kind in ARGUMENTS) or (colon and not argument):
+        raise UserError("data.name", _known(kind), spec.name)
+    return assemble(SOURCES[kind](spec, argument), spec)
+
+
+def _known(kind: str) -> str:
+    forms = {name: f"{name}:{ARGUMENTS[name]}" if name in ARGUMENTS else name for name in SOURCES}
+    near = get_close_matches(kind, SOURCES, n=1)
+    return f"one of {', '.join(forms.values())}" + (f" (did you mean {forms[near[0]]}?)" if near else "")

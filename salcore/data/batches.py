@@ -1,0 +1,100 @@
+"""From a part of a data set to normalised batches, whole batches at a time."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from salcore.data.part import Data, Part
+
+if TYPE_CHECKING:
+    from salcore.spec import AugmentSpec
+
+
+def normalise(pixels: Tensor, mean: np.ndarray | Tensor, std: np.ndarray | Tensor) -> Tensor:
+    """Inputs `(N, C, H, W)`, float32: (pixels / s - mean) / std per channel, s = 255 for uint8 and 1 for floats.
+
+    They lie on the device of `pixels`.
+
+    >>> normalise(torch.tensor([[[[0, 255]]]], dtype=torch.uint8), np.array([0.5]), np.array([0.25])).tolist()
+    [[[[-2.0, 2.0]]]]
+    """
+    scale = 255.0 if pixels.dtype == torch.uint8 else 1.0
+    shift, width = (
+        (torch.as_tensor(value, dtype=torch.float64) * scale).to(pixels.device, torch.float32)[:, None, None]
+        for value in (mean, std)
+    )
+    return pixels.to(torch.float32, copy=True).sub_(shift).div_(width)
+
+
+def epoch_batches(
+    part: Part,
+    data: Data,
+    *,
+    batch_size: int,
+    order: torch.Generator | None,
+    augment: "AugmentSpec | None" = None,
+    augment_generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every sample of `part` once: inputs `(n, C, H, W)`, float32, and labels `(n,)`, int64.
+
+    `order` draws the order of samples; None leaves it as it is. `augment` (crop, flip) takes its draws from
+    `augment_generator`. Both generators are CPU ones, so that batches do not depend on `device`.
+    """
+    if batch_size < 1:
+        raise ValueError(f"`batch_size`: expected at least 1, got {batch_size}")
+    augmented = _augmenter(augment, augment_generator)
+    rows = part.index if order is None else part.index[torch.randperm(len(part), generator=order).numpy()]
+    for start, stop in bounds(len(rows), batch_size):
+        chosen = rows[start:stop]
+        # Indexing by an array makes the batch's one copy, which is writable even where the set is not.
+        pixels = torch.from_numpy(np.asarray(part.images[chosen])).to(device)
+        labels = torch.from_numpy(part.labels[chosen]).to(device)
+        yield normalise(augmented(pixels), data.mean, data.std), labels
+
+
+def bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
+    """Start and stop of every batch; one sample left over joins the batch before, as batch-norm needs two.
+
+    >>> bounds(9, 4)
+    [(0, 4), (4, 9)]
+    """
+    starts = list(range(0, count, batch_size))
+    if len(starts) > 1 and batch_size > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], count], strict=True)) if count else []
+
+
+def augmentation(pixels: Tensor, *, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Each image `(C, H, W)` shifted by up to `crop` pixels each way, zeros coming in, and mirrored half of the time.
+
+    Equal to a random crop of the image's own size after padding by `crop`, then a random horizontal flip.
+    Draws per batch, in this order: N rows and N columns in 0..2 crop (if crop > 0), N flips (if flip).
+    """
+    count, _, height, width = pixels.shape
+    rows, columns = torch.arange(height).expand(count, height), torch.arange(width).expand(count, width)
+    if crop:
+        offsets = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=generator)
+        rows, columns = rows + offsets[0], columns + offsets[1]
+        pixels = pad(pixels, (crop, crop, crop, crop))
+    if flip:
+        mirrored = torch.randint(0, 2, (count, 1), generator=generator).bool()
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    rows, columns = rows.to(pixels.device), columns.to(pixels.device)
+    sample = torch.arange(count, device=pixels.device)
+    # Channels last inside: one gathered index then moves a whole pixel.
+    picked = pixels.permute(0, 2, 3, 1)[sample[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return picked.permute(0, 3, 1, 2).contiguous()
+
+
+def _augmenter(augment: "AugmentSpec | None", generator: torch.Generator | None) -> Callable[[Tensor], Tensor]:
+    if augment is None or not (augment.crop or augment.flip):
+        return lambda pixels: pixels
+    if generator is None:
+        raise ValueError("`augment_generator`: expected a generator, because `augment` asks for draws, got None")
+    return partial(augmentation, crop=augment.crop, flip=augment.flip, generator=generator)

@@ -1,0 +1,292 @@
+"""Explaining: one range of evaluation samples of one member, by every method that is missing there.
+
+Each pass runs on batches of one fixed size, a short last one padded, and that size is a multiple of 8: matrix kernels
+treat a remainder of rows in another order of summation, so without it the last bits of a sample's map would depend on
+its neighbours.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pyarrow import ipc
+from torch import Tensor, nn
+
+from salcore import shards
+from salcore.attribution import COMPLETE, METHODS, residual
+from salcore.data import Data
+from salcore.data.batches import normalise
+from salcore.layout import LOGITS, Range, maps_folder, member_folder, part_file
+from salcore.member_files import load_member
+from salcore.members import Member, fingerprint
+from salcore.spec import MethodSpec, Spec
+from salcore.storage import Store
+
+ROWS = 8
+"""Passes have a multiple of this many rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A work item: the methods (by folder) that are missing for one range of one member. No method: its logits only."""
+
+    member: int
+    range: Range
+    methods: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A shard that was written: whose, by which method, and its manifest entry."""
+
+    member: int
+    method: str
+    entry: shards.Entry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """A member's logits `(n, K)` on a range of samples, their labels `(n,)` and predicted classes `(n,)`."""
+
+    label: np.ndarray
+    prediction: np.ndarray
+    logits: np.ndarray
+
+
+class Explainer:
+    """Works items off, one at a time; keeps the last member's network loaded. Files it finds finished it leaves
+    alone.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        data: Data,
+        members: Sequence[Member],
+        store: Store,
+        *,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self._spec, self._data, self._store, self._device = spec, data, store, torch.device(device)
+        self._members = {member.index: member for member in members}
+        self._methods = {method.folder: method for method in spec.attribution.methods}
+        self._loaded: tuple[int, nn.Module] | None = None
+        self._digests: dict[Range, str] = {}
+
+    def explain(self, item: Item) -> list[Made]:
+        """Write the shards of an item, and the logits of its range where they are missing."""
+        member = self._members[item.member]
+        predictions = self.predictions(member, item.range)
+        made = []
+        for folder in item.methods:
+            method = self._methods[folder]
+            name = f"{maps_folder(folder, member.index)}/{part_file(item.range.part)}"
+            entry = shards.write(
+                self._store, name, self._shard(member, method, within(item.range, method), predictions)
+            )
+            made.append(Made(member=member.index, method=folder, entry=entry))
+        return made
+
+    def predictions(self, member: Member, part: Range) -> Predictions:
+        """The member's logits on a range: read if they are there, else computed and written."""
+        name = f"{member_folder(member.index)}/{LOGITS}/{part_file(part.part)}"
+        mark = fingerprint(member.fingerprint, self._digest(part))
+        found = read_predictions(self._store, name, mark)
+        if found is None:
+            logits = np.concatenate([self._logits(member, inputs)[:rows] for inputs, rows in self._batches(part)])
+            found = Predictions(label=self._labels(part), prediction=logits.argmax(1).astype(np.int32), logits=logits)
+            self._store.write(name, _encode_predictions(found, self._samples(part), mark))
+        return found
+
+    def targets(self, member: Member, part: Range, predictions: Predictions) -> np.ndarray:
+        """Class that is explained, per sample `(n,)`."""
+        target = self._spec.attribution.target
+        if target == "label":
+            return predictions.label
+        if target == "prediction":
+            return predictions.prediction
+        if target == "ensemble":
+            votes = np.stack([self.predictions(voter, part).prediction for voter in self._members.values()])
+            return majority(votes, len(self._data.classes))
+        return np.full(len(part), target, np.int32)
+
+    def _shard(self, member: Member, method: MethodSpec, part: Range, predictions: Predictions) -> pa.Buffer:
+        whole = Range(part=part.part, start=part.start, stop=part.start + len(predictions.label))
+        targets = self.targets(member, whole, predictions)[: len(part)]
+        maps, residuals = self._maps(member, method, part, targets)
+        return shards.encode(
+            sample=self._samples(part),
+            label=predictions.label[: len(part)],
+            target=targets,
+            prediction=predictions.prediction[: len(part)],
+            maps=maps,
+            residual=residuals,
+            dtype=self._spec.attribution.dtype,
+            metadata=self._metadata(member, method, part),
+        )
+
+    def _maps(
+        self, member: Member, method: MethodSpec, part: Range, targets: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Maps `(n, C, H, W)` and, for methods that promise completeness, residuals `(n,)`."""
+        model, settings = self._network(member), dict(method.settings)
+        maps, residuals = [], []
+        start = 0
+        for inputs, rows in self._batches(part):
+            classes = _padded(torch.from_numpy(targets[start : start + rows].astype(np.int64)), len(inputs)).to(
+                inputs.device
+            )
+            values = METHODS[method.name](model, inputs, classes, **settings)
+            maps.append(values[:rows].float().cpu().numpy())
+            if method.name in COMPLETE:
+                rest = residual(model, inputs, classes, values, baseline=settings.get("baseline"))
+                residuals.append(rest[:rows].float().cpu().numpy())
+            start += rows
+        return np.concatenate(maps), np.concatenate(residuals) if residuals else None
+
+    @torch.no_grad()
+    def _logits(self, member: Member, inputs: Tensor) -> np.ndarray:
+        return self._network(member)(inputs).float().cpu().numpy()
+
+    def _network(self, member: Member) -> nn.Module:
+        if self._loaded is None or self._loaded[0] != member.index:
+            self._loaded = member.index, load_member(self._store, member, self._data).to(self._device)
+        return self._loaded[1]
+
+    def _batches(self, part: Range) -> Iterator[tuple[Tensor, int]]:
+        """Normalised inputs of the fixed batch size, the last one padded with zeros, and how many of their rows
+        count.
+        """
+        size = padded_size(self._spec.attribution.batch_size)
+        evaluation, step = self._data.evaluation, self._spec.attribution.batch_size
+        for start in range(part.start, part.stop, step):
+            rows = evaluation.index[start : min(start + step, part.stop)]
+            pixels = torch.from_numpy(np.asarray(evaluation.images[rows])).to(self._device)
+            inputs = normalise(pixels, self._data.mean, self._data.std)
+            yield _padded(inputs, size), len(rows)
+
+    def _samples(self, part: Range) -> np.ndarray:
+        return self._data.evaluation.index[part.start : part.stop]
+
+    def _labels(self, part: Range) -> np.ndarray:
+        return self._data.evaluation.labels[self._samples(part)].astype(np.int32)
+
+    def _digest(self, part: Range) -> str:
+        if part not in self._digests:
+            self._digests[part] = range_digest(self._data, part)
+        return self._digests[part]
+
+    def _metadata(self, member: Member, method: MethodSpec, part: Range) -> dict[str, Any]:
+        voters = list(self._members.values())
+        return {
+            "member": member.index,
+            "seeds": dict(member.seeds),
+            "method": method.name,
+            "settings": method.settings,
+            "member_fingerprint": member.fingerprint,
+            "fingerprint": maps_fingerprint(member, method, self._spec, self._digest(part), voters),
+            "code_version": code_version(),
+        }
+
+
+def maps_fingerprint(member: Member, method: MethodSpec, spec: Spec, digest: str, voters: Sequence[Member]) -> str:
+    """Fingerprint of one shard: the member, the method, and all that decides what is explained of which samples.
+
+    `digest` is that of the range. The voters count only where their majority is explained.
+    """
+    attribution = spec.attribution
+    return fingerprint(
+        member.fingerprint,
+        method.name,
+        method.settings,
+        attribution.target,
+        attribution.dtype,
+        padded_size(attribution.batch_size),
+        digest,
+        [voter.fingerprint for voter in voters] if attribution.target == "ensemble" else None,
+    )
+
+
+def range_digest(data: Data, part: Range) -> str:
+    """SHA-256 of what a range of evaluation samples holds: their numbers, labels and pixels, and the normalisation."""
+    rows = data.evaluation.index[part.start : part.stop]
+    digest = hashlib.sha256(rows.tobytes() + data.mean.tobytes() + data.std.tobytes())
+    digest.update(np.ascontiguousarray(data.evaluation.labels[rows]).tobytes())
+    digest.update(np.ascontiguousarray(data.evaluation.images[rows]).tobytes())
+    return digest.hexdigest()
+
+
+def within(part: Range, method: MethodSpec) -> Range:
+    """The part of a range without the samples beyond the method's own number."""
+    stop = part.stop if method.samples is None else min(part.stop, method.samples)
+    return Range(part=part.part, start=part.start, stop=stop)
+
+
+def majority(votes: np.ndarray, classes: int) -> np.ndarray:
+    """The most frequent class of each column of votes `(M, n)`, the smallest one where several are.
+
+    >>> majority(np.array([[0, 2], [1, 2], [1, 0]]), 3).tolist()
+    [1, 2]
+    """
+    counts = np.stack([(votes == value).sum(0) for value in range(classes)])
+    return counts.argmax(0).astype(np.int32)
+
+
+def padded_size(batch_size: int) -> int:
+    """The number of rows of every pass: `batch_size` rounded up to a multiple of 8."""
+    return math.ceil(batch_size / ROWS) * ROWS
+
+
+def read_predictions(store: Store, name: str, mark: str | None = None) -> Predictions | None:
+    """Logits of one range from their file; None if there is none, it is damaged, or it does not carry `mark`."""
+    if not store.exists(name):
+        return None
+    try:
+        reader = ipc.open_file(store.open(name))
+        table = reader.read_all()
+        metadata = json.loads(reader.schema.metadata[shards.METADATA])
+    except (pa.ArrowInvalid, OSError, KeyError, TypeError):
+        return None
+    if mark is not None and metadata["fingerprint"] != mark:
+        return None
+    logits = table["logits"].combine_chunks()
+    return Predictions(
+        label=table["label"].to_numpy(),
+        prediction=table["prediction"].to_numpy(),
+        logits=logits.flatten().to_numpy().reshape(len(table), -1),
+    )
+
+
+def code_version() -> str:
+    """Version of this package, as shards and records carry it."""
+    from salcore import __version__
+
+    return __version__
+
+
+def _encode_predictions(predictions: Predictions, samples: np.ndarray, mark: str) -> pa.Buffer:
+    logits = np.ascontiguousarray(predictions.logits, np.float32)
+    table = pa.table(
+        {
+            "sample": pa.array(samples, pa.int64()),
+            "label": pa.array(predictions.label, pa.int32()),
+            "prediction": pa.array(predictions.prediction, pa.int32()),
+            "logits": pa.FixedSizeListArray.from_arrays(pa.array(logits.reshape(-1)), logits.shape[1]),
+        }
+    ).replace_schema_metadata({shards.METADATA: json.dumps({"fingerprint": mark})})
+    sink = pa.BufferOutputStream()
+    with ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def _padded(rows: Tensor, size: int) -> Tensor:
+    if len(rows) == size:
+        return rows
+    return torch.cat([rows, rows.new_zeros(size - len(rows), *rows.shape[1:])])

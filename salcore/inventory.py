@@ -1,0 +1,77 @@
+"""What a run still lacks, found on storage alone: nothing is remembered in a process that may die."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from salcore import shards
+from salcore.data import Data
+from salcore.explain import Item, maps_fingerprint, range_digest, within
+from salcore.layout import Range, maps_folder, part_file, ranges
+from salcore.members import Member
+from salcore.spec import MethodSpec, Spec
+from salcore.storage import Store
+
+
+@dataclass(kw_only=True)
+class Inventory:
+    """The maps of a run: finished shards by (method, member), items that are missing, and what was found wrong."""
+
+    entries: dict[tuple[str, int], dict[str, shards.Entry]] = field(default_factory=dict)
+    missing: list[Item] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def shards_missing(self) -> int:
+        """Number of shards to make."""
+        return sum(len(item.methods) for item in self.missing)
+
+
+def take(store: Store, spec: Spec, data: Data, members: Sequence[Member]) -> Inventory:
+    """Look at every shard that the members' maps consist of. Manifests that differ from the files are put right.
+
+    Damaged shards, and those made by other settings or of other samples than the spec's, count as missing.
+    """
+    inventory = Inventory()
+    cut = list(ranges(len(data.evaluation), spec.attribution.shard_samples))
+    digests = {part: range_digest(data, part) for part in _all_ranges(cut, spec)}
+    for member in members:
+        lacking: dict[int, list[str]] = {}
+        for method in spec.attribution.methods:
+            finished = _finished(store, method, member, inventory.problems)
+            expected = {part_file(part.part): part for part in cut if _covers(part, method)}
+            entries = {}
+            for path, part in expected.items():
+                wanted = maps_fingerprint(member, method, spec, digests[within(part, method)], members)
+                entry = finished.get(path)
+                if entry is not None and entry.fingerprint == wanted:
+                    entries[path] = entry
+                else:
+                    lacking.setdefault(part.part, []).append(method.folder)
+            inventory.entries[method.folder, member.index] = entries
+        inventory.missing += [
+            Item(member=member.index, range=part, methods=tuple(lacking[part.part]))
+            for part in cut
+            if part.part in lacking
+        ]
+    return inventory
+
+
+def _finished(store: Store, method: MethodSpec, member: Member, problems: list[str]) -> dict[str, shards.Entry]:
+    folder = maps_folder(method.folder, member.index)
+    entries, found = shards.scan(store, folder)
+    problems += found
+    return entries
+
+
+def _covers(part: Range, method: MethodSpec) -> bool:
+    return method.samples is None or part.start < method.samples
+
+
+def _all_ranges(cut: Sequence[Range], spec: Spec) -> Iterator[Range]:
+    for method in spec.attribution.methods:
+        yield from (within(part, method) for part in cut if _covers(part, method))
+
+
+def without_methods(items: Sequence[Item]) -> list[Item]:
+    """The same ranges with no method: what computes logits only."""
+    return [replace(item, methods=()) for item in items]

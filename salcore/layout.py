@@ -1,0 +1,60 @@
+"""Where things lie in a run directory. A path is a pure function of what the file holds: no clock, no random name."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+SPEC = "spec.yaml"
+LOCK = "run.lock"
+MLFLOW = "mlflow.json"
+SUMMARY = "stats/summary.parquet"
+REPORT = "report/index.html"
+STAGES = "report/stages.json"
+LOGITS = "logits"
+"""Folder of a member's logits on the evaluation samples, cut into the same ranges as its maps."""
+
+
+def member_folder(member: int) -> str:
+    """Folder of what one training leaves: `members/0007`."""
+    return f"members/{member:04d}"
+
+
+def member_file(member: int, name: str) -> str:
+    """A file of one member, such as `member.json` or `weights.safetensors`."""
+    return f"{member_folder(member)}/{name}"
+
+
+def maps_folder(method: str, member: int) -> str:
+    """Folder of one member's shards by one method."""
+    return f"maps/{method}/member={member:04d}"
+
+
+def part_file(part: int) -> str:
+    """Name of the file that holds one range of samples."""
+    return f"part-{part:05d}.arrow"
+
+
+def stats_folder(method: str) -> str:
+    """Folder of the statistics of one method over the members."""
+    return f"stats/{method}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Positions [start, stop) in the fixed order of the evaluation samples: what one shard holds."""
+
+    part: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def ranges(samples: int, shard_samples: int) -> Iterator[Range]:
+    """Cut `samples` into ranges of `shard_samples`, the last one shorter.
+
+    >>> [(r.part, r.start, r.stop) for r in ranges(5, 2)]
+    [(0, 0, 2), (1, 2, 4), (2, 4, 5)]
+    """
+    for part, start in enumerate(range(0, samples, shard_samples)):
+        yield Range(part=part, start=start, stop=min(start + shard_samples, samples))

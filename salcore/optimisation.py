@@ -1,0 +1,43 @@
+"""Optimizers and schedules by the names a spec uses. Every schedule advances once per step."""
+
+from collections.abc import Iterable
+
+import torch
+from torch.optim import SGD, Adadelta, Adam, AdamW, Optimizer, lr_scheduler
+
+from salcore.spec import TrainingSpec
+
+
+def optimizer(parameters: Iterable[torch.nn.Parameter], training: TrainingSpec) -> Optimizer:
+    """The optimizer that `training.optimizer` names, over the parameters that want a gradient."""
+    wanted = [parameter for parameter in parameters if parameter.requires_grad]
+    rate, decay = training.learning_rate, training.weight_decay
+    match training.optimizer:
+        case "adam":
+            return Adam(wanted, lr=rate, weight_decay=decay, fused=True)
+        case "adamw":
+            return AdamW(wanted, lr=rate, weight_decay=decay, fused=True)
+        case "sgd":
+            return SGD(wanted, lr=rate, weight_decay=decay, momentum=training.momentum, fused=True)
+        case "adadelta":
+            return Adadelta(wanted, lr=rate, weight_decay=decay)
+
+
+def schedule(optimizer: Optimizer, training: TrainingSpec, steps_per_epoch: int) -> lr_scheduler.LRScheduler:
+    """The course of the learning rate over `training.epochs` epochs.
+
+    `one_cycle` is Super-convergence (Smith & Topin, 2017) as torch has it; `step` multiplies the rate by
+    `training.decay` after each epoch of `training.milestones`; `cosine` falls to zero over the whole training.
+    """
+    steps = training.epochs * steps_per_epoch
+    match training.schedule:
+        case "one_cycle":
+            momentum = training.optimizer != "adadelta"  # which has none to cycle
+            return lr_scheduler.OneCycleLR(optimizer, training.learning_rate, steps, cycle_momentum=momentum)
+        case "step":
+            milestones = [epoch * steps_per_epoch for epoch in training.milestones]
+            return lr_scheduler.MultiStepLR(optimizer, milestones, training.decay)
+        case "cosine":
+            return lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        case "constant":
+            return lr_scheduler.ConstantLR(optimizer, factor=1.0)

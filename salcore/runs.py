@@ -1,0 +1,193 @@
+"""A run directory, opened for reading: what notebooks and the report work with."""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import yaml
+from pyarrow import ipc
+
+from salcore import layout, shards
+from salcore.data import Data, load
+from salcore.errors import UserError
+from salcore.explain import read_predictions
+from salcore.layout import member_file
+from salcore.member_files import FAILED, HISTORY, RECORD, read_record
+from salcore.spec import Spec, parse
+from salcore.storage import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One explained sample: its number in the evaluation split, label and target, and per method mean, variance and
+    SNR.
+    """
+
+    sample: int
+    label: int
+    target: Mapping[str, int]
+    mean: Mapping[str, np.ndarray]
+    variance: Mapping[str, np.ndarray]
+    snr: Mapping[str, float]
+
+
+class Run:
+    """A run directory. Everything is read when it is asked for; arrays are in the order of the evaluation samples.
+
+    Raises UserError if the directory holds no run.
+    """
+
+    def __init__(self, uri: str | os.PathLike[str]) -> None:
+        self.store = Store(uri)
+        if not self.store.exists(layout.SPEC):
+            raise UserError("RUN", f"a run directory (with a {layout.SPEC})", str(uri))
+        text = self.store.read(layout.SPEC).decode()
+        self.spec: Spec = parse(text)
+        self.fingerprints: dict[str, str] = (yaml.safe_load(text) or {}).get("fingerprints", {})
+
+    def __repr__(self) -> str:
+        return f"<Run {self.spec.name!r}: {len(self.members)} members, methods {', '.join(self.methods) or 'none'}>"
+
+    @cached_property
+    def members(self) -> tuple[int, ...]:
+        """Indices of the trained members of the spec, in order."""
+        return tuple(index for index in self._with(RECORD) if index < self.spec.ensemble.members)
+
+    @cached_property
+    def failures(self) -> dict[int, str]:
+        """Why members failed, by index."""
+        return {index: self.store.read_json(member_file(index, FAILED))["reason"] for index in self._with(FAILED)}
+
+    @cached_property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods that have statistics, in the spec's order."""
+        return tuple(method.folder for method in self.spec.attribution.methods if self._parts(method.folder))
+
+    def record(self, member: int) -> dict[str, Any]:
+        """What `member.json` says of a member: seeds, metrics, checksum."""
+        record = read_record(self.store, member)
+        if record is None:
+            raise ValueError(f"`member`: expected one of {list(self.members)}, got {member}")
+        return record
+
+    def history(self, member: int) -> pa.Table:
+        """One row per epoch of a member: losses, accuracy, learning rate, seconds."""
+        return self.store.read_parquet(member_file(member, HISTORY))
+
+    @cached_property
+    def summary(self) -> pa.Table:
+        """One row per method: SNR and its interval, debiased SNR, SSIM and more."""
+        return self.store.read_parquet(layout.SUMMARY)
+
+    def mean(self, method: str) -> np.ndarray:
+        """Mean map over members of every sample, `(N, C, H, W)` float32."""
+        return self._tensors(method, "mean")
+
+    def variance(self, method: str) -> np.ndarray:
+        """Variance (ddof = 1) over members of every sample and pixel, `(N, C, H, W)` float32."""
+        return self._tensors(method, "variance")
+
+    def snr(self, method: str) -> np.ndarray:
+        """Signal-to-noise ratio of every sample, `(N,)` (Woerl et al., Eq. 5)."""
+        return self.column(method, "snr")
+
+    def column(self, method: str, name: str) -> np.ndarray:
+        """A column of the statistics `(N,)`, or `(N, G)` where a value is a list."""
+        column = self._stats(method, name).combine_chunks()
+        if pa.types.is_fixed_size_list(column.type):
+            return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+        return column.to_numpy(zero_copy_only=False)
+
+    def metadata(self, method: str) -> dict[str, Any]:
+        """What the first statistics file of a method says of itself."""
+        return _metadata(self._open_stats(self._parts(method)[0]))
+
+    def convergence_members(self, method: str) -> tuple[int, ...]:
+        """Numbers of members at which the columns `mean_norm` and `sigma_norm` stand."""
+        return tuple(self.metadata(method)["grid"])
+
+    def maps(self, method: str, positions: Sequence[int]) -> np.ndarray:
+        """Every member's maps of some samples, `(M, n, C, H, W)`, members in the order of the statistics."""
+        members = self.metadata(method)["members"]
+        size = self.spec.attribution.shard_samples
+        found = []
+        for member in members:
+            opened: dict[int, shards.Shard] = {}
+            rows = []
+            for position in positions:
+                part, row = divmod(position, size)
+                if part not in opened:
+                    opened[part] = shards.read(
+                        self.store, f"{layout.maps_folder(method, member)}/{layout.part_file(part)}"
+                    )
+                rows.append(opened[part].maps(row, row + 1)[0])
+            found.append(np.stack(rows))
+        return np.stack(found)
+
+    def logits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Labels `(N,)` and logits `(M, N, K)` of the evaluation samples, trained members in order."""
+        found = [self._member_logits(member) for member in self.members]
+        if not found:
+            raise ValueError(f"no member of {self.store} is trained yet")
+        return found[0][0], np.stack([logits for _, logits in found])
+
+    def sample(self, number: int) -> Sample:
+        """What the ensemble says of one sample, by its number in the full evaluation split."""
+        where = {method: np.flatnonzero(self.column(method, "sample") == number) for method in self.methods}
+        rows = {method: int(found[0]) for method, found in where.items() if len(found)}
+        if not rows:
+            raise ValueError(
+                f"`number`: expected one of the {len(self.column(self.methods[0], 'sample'))} samples, got {number}"
+            )
+        first = next(iter(rows))
+        return Sample(
+            sample=number,
+            label=int(self.column(first, "label")[rows[first]]),
+            target={method: int(self.column(method, "target")[row]) for method, row in rows.items()},
+            mean={method: self.mean(method)[row] for method, row in rows.items()},
+            variance={method: self.variance(method)[row] for method, row in rows.items()},
+            snr={method: float(self.snr(method)[row]) for method, row in rows.items()},
+        )
+
+    def data(self) -> Data:
+        """The data set of the spec, loaded again from its source. Raises UserError if it is not there."""
+        return load(self.spec.data)
+
+    def _with(self, name: str) -> list[int]:
+        found = [re.fullmatch(rf"members/(\d+)/{re.escape(name)}", path) for path in self._member_files]
+        return sorted(int(match.group(1)) for match in found if match)
+
+    @cached_property
+    def _member_files(self) -> list[str]:
+        return list(self.store.files("members"))
+
+    def _parts(self, method: str) -> list[str]:
+        files = self.store.files(layout.stats_folder(method))
+        return [name for name in files if re.fullmatch(r".*/part-\d+\.arrow", name)]
+
+    def _open_stats(self, name: str) -> ipc.RecordBatchFileReader:
+        return ipc.open_file(self.store.open(name))
+
+    def _stats(self, method: str, column: str) -> pa.ChunkedArray:
+        parts = self._parts(method)
+        if not parts:
+            raise ValueError(f"`method`: expected one of {', '.join(self.methods)}, got {method!r}")
+        return pa.chunked_array([c for part in parts for c in self._open_stats(part).read_all()[column].chunks])
+
+    def _tensors(self, method: str, column: str) -> np.ndarray:
+        return self._stats(method, column).combine_chunks().to_numpy_ndarray()
+
+    def _member_logits(self, member: int) -> tuple[np.ndarray, np.ndarray]:
+        names = self.store.files(f"{layout.member_folder(member)}/{layout.LOGITS}")
+        parts = [part for part in (read_predictions(self.store, name) for name in names) if part]
+        return np.concatenate([part.label for part in parts]), np.concatenate([part.logits for part in parts])
+
+
+def _metadata(reader: ipc.RecordBatchFileReader) -> dict[str, Any]:
+    return json.loads(reader.schema.metadata[shards.METADATA])

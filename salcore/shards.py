@@ -1,0 +1,305 @@
+"""Map shards: one Arrow IPC file holds a range of samples for one member and one method.
+
+The files are uncompressed, so that they memory-map, and their bytes are a function of their content alone. A manifest
+beside them remembers sizes and hashes; the files themselves are the truth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import ipc
+
+from salcore.storage import TEMPORARY, FileInfo, Store
+
+MANIFEST = "manifest.json"
+METADATA = b"salcore"
+BLOCK_BYTES = 1 << 18
+"""Bytes of float32 maps that a reducer takes from one shard at a time: with their statistics they stay in cache."""
+BLOCKS_PER_BATCH = 8
+_COLUMNS = {"sample": pa.int64(), "label": pa.int32(), "target": pa.int32(), "prediction": pa.int32()}
+_DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
+
+
+class CorruptShard(ValueError):
+    """A file that is not a whole shard: truncated, or of another format. The message names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One finished shard in a manifest: `path` in its folder, rows, size, hash, and the time of the file so hashed."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+    mtime_ns: int
+    fingerprint: str
+
+
+class Shard:
+    """An open shard: its columns, and its maps by range. Local float32 maps are views of the memory-mapped file.
+
+    Made by `open_shard`. Holds at most one record batch (a few MB) of a file that is not memory-mapped.
+    """
+
+    def __init__(self, source: pa.NativeFile | pa.Buffer, schema: pa.Schema, starts: list[int]) -> None:
+        self._source = source
+        self._schema = schema
+        self._starts = starts
+        self._reader = ipc.open_file(source)
+        self._batch: tuple[int, np.ndarray] | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of samples."""
+        return self._starts[-1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one map, such as `(C, H, W)`."""
+        return tuple(self._schema.field("map").type.shape)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the writer recorded: member, seeds, method, settings, fingerprints, code version."""
+        return json.loads(self._schema.metadata[METADATA])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns other than the map."""
+        return tuple(name for name in self._schema.names if name != "map")
+
+    def column(self, name: str) -> np.ndarray:
+        """All values `(rows,)` of a column other than the map; the maps are not read."""
+        if name not in self.columns:
+            raise ValueError(f"`name`: expected one of {', '.join(self.columns)}, got {name!r}")
+        options = ipc.IpcReadOptions(included_fields=[self._schema.get_field_index(name)])
+        table = ipc.open_file(self._source, options=options).read_all()
+        return table.column(name).to_numpy()
+
+    def maps(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Maps of the rows `start..stop`, `(stop - start, *shape)` float32; not copied inside a float32 batch."""
+        stop = self.rows if stop is None else stop
+        if not 0 <= start <= stop <= self.rows:
+            raise ValueError(f"`start`, `stop`: expected 0 <= start <= stop <= {self.rows}, got {start} and {stop}")
+        pieces = list(self._pieces(start, stop))
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate(pieces) if pieces else np.empty((0, *self.shape), np.float32)
+
+    def _pieces(self, start: int, stop: int) -> Iterator[np.ndarray]:
+        while start < stop:
+            index = bisect_right(self._starts, start) - 1
+            first, end = self._starts[index], min(stop, self._starts[index + 1])
+            yield self._values(index)[start - first : end - first]
+            start = end
+
+    def _values(self, index: int) -> np.ndarray:
+        if self._batch is None or self._batch[0] != index:
+            batch = self._reader.get_batch(index)
+            values = batch.column("map").to_numpy_ndarray()
+            if values.dtype == np.float16:
+                exponents = batch.column("exponent").to_numpy().astype(np.int32)
+                values = np.ldexp(values.astype(np.float32), _along_rows(exponents, values.ndim))
+            self._batch = index, values
+        return self._batch[1]
+
+
+def encode(
+    *,
+    sample: np.ndarray,
+    label: np.ndarray,
+    target: np.ndarray,
+    prediction: np.ndarray,
+    maps: np.ndarray,
+    metadata: Mapping[str, Any],
+    dtype: str = "float32",
+    residual: np.ndarray | None = None,
+    batch_rows: int | None = None,
+) -> pa.Buffer:
+    """The bytes of one shard.
+
+    `maps` is `(n, C, H, W)`, or any `(n, ...)`, signed; the other columns are `(n,)`. `residual` is the completeness
+    residual of methods that promise one. With `dtype` "float16" a map is stored as `map * 2**-exponent`, its largest
+    magnitude in `[2^14, 2^15)`, so none overflows and as few as possible are subnormal. Raises ValueError for lengths
+    that differ, an unknown dtype, and a map with NaN or infinity, which it names by its sample.
+    """
+    if dtype not in _DTYPES:
+        raise ValueError(f"`dtype`: expected one of {', '.join(_DTYPES)}, got {dtype!r}")
+    maps = np.ascontiguousarray(maps, np.float32)
+    _require_finite(maps, sample)
+    exponent, values = _halve(maps) if dtype == "float16" else (np.zeros(len(maps), np.int16), maps)
+    columns = dict(zip(_COLUMNS, (sample, label, target, prediction), strict=True))
+    arrays = {name: pa.array(np.asarray(column), _COLUMNS[name]) for name, column in columns.items()}
+    arrays["exponent"] = pa.array(exponent)
+    if residual is not None:
+        arrays["residual"] = pa.array(np.asarray(residual), pa.float32())
+    arrays["map"] = tensors(values, _DTYPES[dtype])
+    for name, array in arrays.items():
+        if len(array) != len(maps):
+            raise ValueError(f"`{name}`: expected {len(maps)} values, one per map, got {len(array)}")
+    header = {METADATA: json.dumps(metadata, sort_keys=True).encode()}
+    schema = pa.schema([pa.field(name, array.type) for name, array in arrays.items()], metadata=header)
+    return serialise(pa.table(arrays, schema=schema), batch_rows or default_batch_rows(maps.shape[1:]))
+
+
+def default_batch_rows(shape: tuple[int, ...]) -> int:
+    """Rows of a record batch: a whole number of blocks, 2 MB of float32 maps, and one map at least."""
+    return BLOCKS_PER_BATCH * block_rows(shape)
+
+
+def block_rows(shape: tuple[int, ...]) -> int:
+    """Rows of the largest block of maps of this shape that stays within `BLOCK_BYTES`; at least 1."""
+    return max(1, BLOCK_BYTES // (4 * max(1, int(np.prod(shape)))))
+
+
+def write(store: Store, name: str, data: pa.Buffer) -> Entry:
+    """Write the bytes of a shard under `name` and return its manifest entry."""
+    store.write(name, data)
+    info = store.info(name)
+    if info is None:
+        raise FileNotFoundError(f"{store.path(name)} disappeared while it was written")
+    shard = open_shard(data, store.path(name))
+    return _entry(name, shard, hashlib.sha256(data).hexdigest(), info)
+
+
+def read(store: Store, name: str) -> Shard:
+    """Open the shard `name` of a store. Raises CorruptShard, FileNotFoundError."""
+    if (info := store.info(name)) is not None and info.size == 0:
+        raise CorruptShard(f"{store.path(name)} is not a whole shard (it is empty)")  # an empty file cannot be mapped
+    return open_shard(store.open(name), store.path(name))
+
+
+def open_shard(source: pa.NativeFile | pa.Buffer, name: str = "shard") -> Shard:
+    """Open a shard from a (memory-mapped) file or its bytes; `name` is what messages call it. Raises CorruptShard."""
+    try:
+        schema = ipc.open_file(source).schema
+        reader = ipc.open_file(source, options=ipc.IpcReadOptions(included_fields=[0]))  # the maps stay unread
+        rows = [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorruptShard(f"{name} is not a whole shard ({error})") from None
+    expected = {**_COLUMNS, "exponent": pa.int16()}
+    wrong = [key for key, kind in expected.items() if key not in schema.names or schema.field(key).type != kind]
+    if "map" not in schema.names or not isinstance(schema.field("map").type, pa.FixedShapeTensorType):
+        wrong.append("map")
+    if METADATA not in (schema.metadata or {}):
+        wrong.append("metadata")
+    if wrong:
+        raise CorruptShard(f"{name} is an Arrow file but no map shard: missing or of another type: {', '.join(wrong)}")
+    return Shard(source, schema, [0, *accumulate(rows)])
+
+
+def read_manifest(store: Store, folder: str) -> dict[str, Entry]:
+    """Entries by path of a folder's manifest; empty if there is none. Raises ValueError if it cannot be understood."""
+    name = f"{folder}/{MANIFEST}"
+    if not store.exists(name):
+        return {}
+    try:
+        entries = [Entry(**entry) for entry in store.read_json(name)["shards"]]
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{store.path(name)} is not a manifest ({error})") from None
+    return {entry.path: entry for entry in entries}
+
+
+def write_manifest(store: Store, folder: str, entries: Mapping[str, Entry]) -> None:
+    """Write a folder's manifest, sorted by path, in one piece."""
+    store.write_json(f"{folder}/{MANIFEST}", {"shards": [asdict(entries[path]) for path in sorted(entries)]})
+
+
+def scan(store: Store, folder: str) -> tuple[dict[str, Entry], list[str]]:
+    """What is finished in a folder, from its files: entries by path, and one sentence for each thing that was wrong.
+
+    A file as its manifest knows it (size and time) is trusted, one of another time is hashed again, one that the
+    manifest does not know is opened and adopted. Leftover temporary files are deleted. What is returned may be written
+    as the new manifest; the paths that it lacks are to be made again.
+    """
+    entries: dict[str, Entry] = {}
+    problems: list[str] = []
+    try:
+        known = read_manifest(store, folder)
+    except ValueError as error:
+        known = {}
+        problems.append(f"{error}; it is made again from the shards.")
+    files = {name.removeprefix(f"{folder}/"): info for name, info in store.files(folder).items()}
+    for path, info in files.items():
+        if path.startswith(TEMPORARY):
+            store.delete(f"{folder}/{path}")
+        elif re.fullmatch(r"[^/]+\.arrow", path):
+            try:
+                entries[path] = _check(store, f"{folder}/{path}", info, known.get(path))
+            except CorruptShard as error:
+                problems.append(f"{error}; it is to be made again.")
+    problems += [
+        f"{store.path(f'{folder}/{path}')} is in the manifest but not there; it is to be made again."
+        for path in sorted(known.keys() - files.keys())
+    ]
+    return entries, problems
+
+
+def _check(store: Store, name: str, info: FileInfo, known: Entry | None) -> Entry:
+    if known is not None:
+        if known.bytes != info.size:
+            raise CorruptShard(f"{store.path(name)} has {info.size} bytes where its manifest says {known.bytes}")
+        if known.mtime_ns == info.mtime_ns != 0:
+            return known
+    shard = read(store, name)
+    digest = hashlib.sha256(store.open(name).read_buffer()).hexdigest()
+    if known is not None and known.sha256 != digest:
+        raise CorruptShard(f"{store.path(name)} does not have the hash of its manifest")
+    return _entry(name, shard, digest, info)
+
+
+def _entry(name: str, shard: Shard, digest: str, info: FileInfo) -> Entry:
+    return Entry(
+        path=name.rpartition("/")[2],
+        rows=shard.rows,
+        bytes=info.size,
+        sha256=digest,
+        mtime_ns=info.mtime_ns,
+        fingerprint=str(shard.metadata.get("fingerprint", "")),
+    )
+
+
+def _require_finite(maps: np.ndarray, sample: np.ndarray) -> None:
+    bad = ~np.isfinite(maps).reshape(len(maps), -1).all(axis=1)
+    if bad.any():
+        names = ", ".join(str(int(s)) for s in np.asarray(sample)[: len(maps)][bad[: len(sample)]][:5])
+        raise ValueError(f"`maps`: expected finite values, got NaN or infinity in {bad.sum()} maps, of samples {names}")
+
+
+def _halve(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Exponent `(n,)` int16 and scaled maps float16; the exponent of an all-zero map is 0."""
+    largest = np.abs(maps).reshape(len(maps), -1).max(axis=1, initial=0)
+    exponent = np.where(largest > 0, np.frexp(largest)[1] - 15, 0).astype(np.int32)
+    scaled = np.ldexp(maps, _along_rows(-exponent, maps.ndim))
+    with np.errstate(under="ignore"):
+        return exponent.astype(np.int16), scaled.astype(np.float16)
+
+
+def _along_rows(values: np.ndarray, ndim: int) -> np.ndarray:
+    return values.reshape(-1, *[1] * (ndim - 1))
+
+
+def tensors(values: np.ndarray, dtype: pa.DataType) -> pa.Array:
+    """`(n, ...)` as an array of the canonical extension type `arrow.fixed_shape_tensor`, without a copy."""
+    shape = values.shape[1:]
+    storage = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), dtype), int(np.prod(shape)))
+    return pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(dtype, shape), storage)
+
+
+def serialise(table: pa.Table, batch_rows: int) -> pa.Buffer:
+    """The bytes of an uncompressed Arrow IPC file with record batches of `batch_rows`."""
+    sink = pa.BufferOutputStream()
+    with ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=batch_rows)
+    return sink.getvalue()

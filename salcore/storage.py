@@ -1,0 +1,184 @@
+"""A folder on any filesystem that pyarrow knows: local disk, NFS, S3, GCS.
+
+Files appear whole or not at all: on a local filesystem they are written under a temporary name, flushed and renamed;
+on an object store a single PUT is the commit. Every name is relative to the folder, with forward slashes.
+"""
+
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from salcore.errors import UserError
+
+TEMPORARY = ".tmp-"
+"""Start of the name of a file that is still being written. Whoever finds an old one may delete it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileInfo:
+    """Size in bytes and time of the last change in nanoseconds since 1970."""
+
+    size: int
+    mtime_ns: int
+
+
+class Store:
+    """A folder, given as a local path or a URI such as `s3://bucket/run`.
+
+    >>> import tempfile
+    >>> store = Store(tempfile.mkdtemp())
+    >>> store.write("members/0000/a.txt", b"whole or not at all")
+    >>> sorted(store.files()), store.read("members/0000/a.txt")[:5]
+    (['members/0000/a.txt'], b'whole')
+    """
+
+    def __init__(self, uri: str | os.PathLike[str]) -> None:
+        self.uri = _absolute(uri)
+        try:
+            self._fs, self._root = fs.FileSystem.from_uri(self.uri)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError("--run-dir", f"a folder or a URI that pyarrow opens ({error})", str(uri)) from None
+        self._root = self._root.rstrip("/")
+        self._local = isinstance(self._fs, fs.LocalFileSystem)
+
+    def __repr__(self) -> str:
+        return f"Store({str(self)!r})"
+
+    def __str__(self) -> str:
+        return self._root if self._local else self.uri
+
+    def __reduce__(self) -> tuple:
+        return Store, (self.uri,)
+
+    @property
+    def local(self) -> Path | None:
+        """The folder's path if it is on a local (or mounted) filesystem, else None."""
+        return Path(self._root) if self._local else None
+
+    def child(self, name: str) -> "Store":
+        """The folder `name` below this one."""
+        return Store(f"{self.uri.rstrip('/')}/{name}")
+
+    def path(self, name: str) -> str:
+        """The full path or URI of `name`, as a message to a person would give it."""
+        return f"{self}/{name}" if name else str(self)
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file. Raises FileNotFoundError."""
+        with self._fs.open_input_stream(self._inside(name)) as stream:
+            return stream.read()
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Random access to a file: memory-mapped where it is local. Raises FileNotFoundError."""
+        if self._local:
+            return pa.memory_map(self._inside(name))
+        return self._fs.open_input_file(self._inside(name))
+
+    def write(self, name: str, data: bytes | pa.Buffer) -> None:
+        """Write a whole file, visible only once it is complete; replaces an earlier one."""
+        target = self._inside(name)
+        if not self._local:
+            with self._fs.open_output_stream(target) as stream:
+                stream.write(data)
+            return
+        path = Path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file only if there is none, else return False. Exclusive on local filesystems, best effort
+        elsewhere.
+        """
+        if not self._local:
+            if self.exists(name):
+                return False
+            self.write(name, data)
+            return True
+        path = Path(self._inside(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+        try:
+            temporary.write_bytes(data)
+            os.link(temporary, path)  # atomic, and fails where a rename would overwrite
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file (or, on a local filesystem, a folder) of this name."""
+        return self._fs.get_file_info(self._inside(name)).type != fs.FileType.NotFound
+
+    def info(self, name: str) -> FileInfo | None:
+        """Size and time of a file, None if there is none."""
+        found = self._fs.get_file_info(self._inside(name))
+        return _info(found) if found.type == fs.FileType.File else None
+
+    def files(self, prefix: str = "") -> dict[str, FileInfo]:
+        """Every file below `prefix`, recursively, in order of name. Empty if there is no such folder."""
+        selector = fs.FileSelector(self._inside(prefix), recursive=True, allow_not_found=True)
+        found = {
+            entry.path[len(self._root) :].lstrip("/"): _info(entry)
+            for entry in self._fs.get_file_info(selector)
+            if entry.type == fs.FileType.File
+        }
+        return dict(sorted(found.items()))
+
+    def delete(self, name: str) -> None:
+        """Delete a file; nothing happens if there is none."""
+        if self.exists(name):
+            self._fs.delete_file(self._inside(name))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a value as indented JSON with sorted keys."""
+        self.write(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        """The value of a JSON file. Raises ValueError that names the file if it is not JSON."""
+        try:
+            return json.loads(self.read(name))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.path(name)} is not JSON ({error}): delete it to have it made again") from None
+
+    def write_parquet(self, name: str, table: pa.Table) -> None:
+        """Write a table as one Parquet file."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink)
+        self.write(name, sink.getvalue())
+
+    def read_parquet(self, name: str) -> pa.Table:
+        """The table of a Parquet file."""
+        return pq.read_table(pa.BufferReader(self.read(name)))
+
+    def _inside(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root
+
+
+def is_remote(uri: str | os.PathLike[str]) -> bool:
+    """Whether a run directory is given as a URI rather than as a path of this machine."""
+    return "://" in os.fspath(uri)
+
+
+def _absolute(uri: str | os.PathLike[str]) -> str:
+    text = os.fspath(uri)
+    return text if is_remote(text) else Path(text).expanduser().absolute().as_uri()
+
+
+def _info(entry: fs.FileInfo) -> FileInfo:
+    return FileInfo(size=entry.size, mtime_ns=entry.mtime_ns or 0)

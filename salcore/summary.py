@@ -1,0 +1,133 @@
+"""Statistics files, and the one row per method that sums them up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import ipc
+
+from salcore import shards, statistics
+from salcore.reduce import Reduced
+from salcore.storage import Store
+
+MEMBERS = b"salcore.members"
+"""Schema metadata key of the per-member table: in the same file, so that both appear at once."""
+
+
+def write_stats(store: Store, name: str, reduced: Reduced) -> None:
+    """Write the statistics of one range as an Arrow IPC file; its bytes are a function of its content."""
+    members = {column: _plain(reduced.members.column(column)) for column in reduced.members.column_names}
+    header = {
+        shards.METADATA: json.dumps(reduced.metadata, sort_keys=True).encode(),
+        MEMBERS: json.dumps(members).encode(),
+    }
+    rows = shards.default_batch_rows(tuple(reduced.stats.schema.field("mean").type.shape))
+    store.write(name, shards.serialise(reduced.stats.replace_schema_metadata(header), rows))
+
+
+def read_stats(store: Store, name: str) -> Reduced:
+    """Read what `write_stats` wrote, memory-mapped where it is local. Raises CorruptShard, FileNotFoundError."""
+    try:
+        reader = ipc.open_file(store.open(name))
+        about, columns = (json.loads(reader.schema.metadata[key]) for key in (shards.METADATA, MEMBERS))
+        stats = reader.read_all()
+    except (pa.ArrowInvalid, TypeError, KeyError, json.JSONDecodeError) as error:
+        raise shards.CorruptShard(f"{store.path(name)} is not a whole statistics file ({error!r})") from None
+    integers = ("member", "samples")
+    types = {column: pa.int64() if column in integers else pa.float64() for column in columns}
+    members = pa.table({column: _column(values, types[column]) for column, values in columns.items()})
+    return Reduced(stats=stats.replace_schema_metadata(None), members=members, metadata=about)
+
+
+def summarise(parts: Iterable[Reduced]) -> pa.Table:
+    """One row per method, in order of first appearance, from the statistics of all its ranges.
+
+    snr: mean over the samples, where defined (`undefined` counts the others: no signal and no noise), with the 95 %
+    interval of a jackknife over members. snr_debiased and snr_at_30: root of a ratio of means, with intervals.
+    negatives: samples of negative signal2. snr_scale_free, ssim_to_mean, cosine_to_mean: means over the samples.
+    non_negative: no map is negative anywhere, so that noise alone lifts the SNR. null: SNR of pure noise.
+    residual_max: largest completeness residual, NaN where none is promised. Raises ValueError for ranges of one method
+    with different members.
+    """
+    by_method: dict[str, list[Reduced]] = {}
+    for part in parts:
+        by_method.setdefault(part.metadata["method"], []).append(part)
+    return pa.Table.from_pylist([_row(method, ranges) for method, ranges in by_method.items()], schema=_SUMMARY)
+
+
+_NUMBERS = (
+    *("snr", "snr_low", "snr_high", "snr_debiased", "snr_debiased_low", "snr_debiased_high"),
+    *("snr_at_30", "snr_at_30_low", "snr_at_30_high", "snr_scale_free", "ssim_to_mean", "cosine_to_mean"),
+)
+_SUMMARY = pa.schema(
+    [
+        ("method", pa.string()),
+        ("members", pa.int32()),
+        ("samples", pa.int64()),
+        *((name, pa.float64()) for name in _NUMBERS),
+        ("negatives", pa.int64()),
+        ("undefined", pa.int64()),
+        ("non_negative", pa.bool_()),
+        ("null", pa.float64()),
+        ("residual_max", pa.float64()),
+    ]
+)
+
+
+def _row(method: str, parts: Sequence[Reduced]) -> dict[str, Any]:
+    members = parts[0].metadata["members"]
+    if any(part.metadata["members"] != members for part in parts):
+        raise ValueError(f"`parts`: expected all ranges of {method} to be of the same members")
+    column = {
+        name: np.concatenate([part.stats.column(name).to_numpy() for part in parts])
+        for name in ("snr", "signal2", "noise2", "snr_scale_free", "ssim_to_mean")
+    }
+    sums = {
+        name: np.sum([part.members.column(name).to_numpy() for part in parts], axis=0)
+        for name in ("samples", "snr", "snr_samples", "signal2", "noise2", "cosine")
+    }
+    signal2, noise2 = column["signal2"].sum(), column["noise2"].sum()
+    snr = statistics.jackknife(_mean(column["snr"]), _divide(sums["snr"], sums["snr_samples"]))
+    row: dict[str, Any] = {"snr": snr.value, "snr_low": snr.low, "snr_high": snr.high}
+    for name, at in (("snr_debiased", np.inf), ("snr_at_30", statistics.PAPER_MEMBERS)):
+        estimate = statistics.debiased_summary(signal2, noise2, sums["signal2"], sums["noise2"], at)
+        row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    residuals = np.concatenate([part.members.column("residual_max").to_numpy() for part in parts])
+    lowest = [part.members.column("lowest").to_numpy().min() for part in parts]
+    return row | {
+        "method": method,
+        "members": len(members),
+        "samples": len(column["snr"]),
+        "snr_scale_free": _mean(column["snr_scale_free"]),
+        "ssim_to_mean": _mean(column["ssim_to_mean"]),
+        "cosine_to_mean": float(_divide(sums["cosine"].sum(), sums["samples"].sum())),
+        "negatives": int((column["signal2"] < 0).sum()),
+        "undefined": int(np.isnan(column["snr"]).sum()),
+        "non_negative": bool(min(lowest) >= 0),
+        "null": statistics.null(len(members)),
+        "residual_max": float(np.fmax.reduce(residuals)),
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean of what is defined; NaN of nothing."""
+    defined = values[~np.isnan(values)]
+    return float(_divide(defined.sum(), np.float64(len(defined))))
+
+
+def _divide(numerator: np.ndarray | np.float64, denominator: np.ndarray | np.float64) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.divide(numerator, denominator)
+
+
+def _plain(column: pa.ChunkedArray) -> list[float | str | None]:
+    """Values for JSON, which has neither NaN nor infinity: the one is null, the other a word."""
+    return [None if value != value else value if abs(value) != np.inf else str(value) for value in column.to_pylist()]
+
+
+def _column(values: list[Any], dtype: pa.DataType) -> pa.Array:
+    return pa.array([float("nan") if v is None else float(v) if isinstance(v, str) else v for v in values], dtype)

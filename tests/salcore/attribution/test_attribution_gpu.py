@@ -1,0 +1,67 @@
+"""The GPU gives what the CPU gives: methods follow the model, and draws do not depend on the device."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from salcore.attribution import METHODS, residual
+from salcore.models import build
+from salcore.objectives import OBJECTIVES
+from salcore.seeds import forked, generator
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+CHEAP = {"smoothgrad": {"num_samples": 4}, "integrated_gradients": {"num_steps": 4}}
+
+
+def network():
+    settings = {"width": 6, "norm": "batch"}
+    with forked(0):
+        spec = SimpleNamespace(name="small_cnn", weights=None, settings=settings)
+        return build(spec, input_shape=(2, 8, 8), classes=5).double()
+
+
+def batch():
+    return torch.randn(7, 2, 8, 8, generator=generator(1), dtype=torch.float64), torch.arange(7) % 5
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("tensors_on", ["cpu", "cuda"])
+def test_maps_are_those_of_the_cpu_wherever_the_callers_tensors_are(name, tensors_on):
+    model, (inputs, targets) = network(), batch()
+    expected = METHODS[name](model, inputs, targets, **CHEAP.get(name, {}))
+    model.cuda()
+    maps = METHODS[name](model, inputs.to(tensors_on), targets.to(tensors_on), **CHEAP.get(name, {}))
+    assert maps.device.type == "cuda"
+    torch.testing.assert_close(maps.cpu(), expected, rtol=1e-9, atol=1e-11)
+    assert residual(model, inputs, targets, maps).device.type == "cuda"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_targets_out_of_range_are_named_and_the_device_stays_usable(name):
+    inputs, _ = batch()
+    with pytest.raises(ValueError, match="`targets`"):
+        METHODS[name](network().cuda(), inputs.cuda(), torch.full((7,), 5, device="cuda"), **CHEAP.get(name, {}))
+    assert torch.ones(2, device="cuda").sum().item() == 2
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("draws_on", ["cpu", "cuda"])
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_objectives_take_a_generator_of_either_device_and_never_wait(name, draws_on, mode):
+    model, (inputs, labels) = network().cuda().train(), batch()
+    inputs, labels = inputs.cuda(), labels.cuda()
+    guidance = SimpleNamespace(
+        mask_fraction=0.5, weight=1.0, ranking="signed", of="logit", mode=mode, fill="uniform", detach_target=False
+    )
+    torch.cuda.set_sync_debug_mode("error" if draws_on == "cuda" else "default")
+    try:
+        loss = OBJECTIVES[name](model, inputs, labels, guidance=guidance, generator=generator(0, device=draws_on))
+        loss.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert loss.isfinite()

@@ -1,0 +1,335 @@
+"""What every method in METHODS promises, proved for each: a new line in METHODS is tested from its first day."""
+
+import pytest
+import torch
+from torch import nn
+
+from salcore.attribution import METHODS, check_settings
+from salcore.errors import UserError
+from salcore.models import build
+from salcore.seeds import forked
+from salcore.spec import ModelSpec
+from tests.oracles import numeric_gradient
+
+CHANNELS, SIDE, CLASSES = 2, 8, 5
+CHEAP = {"smoothgrad": {"num_samples": 3}, "integrated_gradients": {"num_steps": 4}}
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def network(dtype=torch.float64, **settings):
+    """Small, with everything that behaves otherwise in training: batch-norm with real statistics, and dropout."""
+    with forked(0):
+        spec = ModelSpec(name="small_cnn", **({"width": 6, "norm": "batch", "dropout": 0.5} | settings))
+        model = build(spec, input_shape=(CHANNELS, SIDE, SIDE), classes=CLASSES)
+        with torch.no_grad():
+            model.train()(torch.randn(64, CHANNELS, SIDE, SIDE) * 2 + 1)
+    return model.to(dtype)
+
+
+def batch(count=7, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(count, CHANNELS, SIDE, SIDE, generator=generator, dtype=dtype)
+    return inputs, torch.arange(count) % CLASSES
+
+
+def attribute(name, model, inputs, targets, **settings):
+    return METHODS[name](model, inputs, targets, **(CHEAP.get(name, {}) | settings))
+
+
+def fingerprint(model):
+    """Everything of a model that an attribution may not change."""
+    hooks = [
+        (len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks))
+        for module in model.modules()
+    ]
+    return (
+        hooks,
+        [module.training for module in model.modules()],
+        [parameter.requires_grad for parameter in model.parameters()],
+        [None if parameter.grad is None else parameter.grad.clone() for parameter in model.parameters()],
+        {name: value.clone() for name, value in model.state_dict().items()},
+    )
+
+
+def assert_same(before, after):
+    for one, other in zip(before[:3], after[:3], strict=True):
+        assert one == other
+    for one, other in zip(before[3], after[3], strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or torch.equal(one, other)
+    assert before[4].keys() == after[4].keys()
+    assert all(torch.equal(before[4][name], after[4][name]) for name in before[4])
+
+
+@every_method
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shape_and_dtype_follow_the_model(name, dtype):
+    inputs, targets = batch(dtype=torch.float32)
+    maps = attribute(name, network(dtype), inputs, targets)
+    assert maps.shape in [(7, CHANNELS, SIDE, SIDE), (7, 1, SIDE, SIDE)]
+    assert maps.dtype == dtype
+    assert not maps.requires_grad
+    assert maps.isfinite().all()
+    assert maps.flatten(1).abs().amax(1).min() > 0
+
+
+@every_method
+def test_maps_are_signed(name):
+    maps = attribute(name, network(), *batch(16))
+    assert maps.min() < 0 < maps.max()
+
+
+@every_method
+def test_a_samples_map_does_not_depend_on_its_batch(name):
+    model, (inputs, targets) = network(), batch()
+    together = attribute(name, model, inputs, targets)
+    tails = [attribute(name, model, inputs[part], targets[part]) for part in (slice(0, 3), slice(3, 6), slice(6, 7))]
+    torch.testing.assert_close(torch.cat(tails), together, rtol=1e-12, atol=1e-14)
+    turned = attribute(name, model, inputs.flip(0), targets.flip(0)).flip(0)
+    torch.testing.assert_close(turned, together, rtol=1e-12, atol=1e-14)
+
+
+@every_method
+def test_a_sample_beside_huge_neighbours_keeps_its_map(name):
+    model, (inputs, targets) = network(), batch()
+    crowded = inputs.clone()
+    crowded[1:] *= 1e3
+    torch.testing.assert_close(
+        attribute(name, model, crowded, targets)[0], attribute(name, model, inputs, targets)[0], rtol=1e-12, atol=1e-14
+    )
+
+
+@every_method
+def test_the_same_call_gives_the_same_bits_and_touches_no_global_generator(name):
+    model, (inputs, targets) = network(torch.float32), batch(dtype=torch.float32)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = attribute(name, model, inputs, targets)
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(2)
+    assert torch.equal(first, attribute(name, model, inputs, targets))
+
+
+@every_method
+def test_each_target_has_its_own_map(name):
+    model, (inputs, targets) = network(), batch()
+    other = attribute(name, model, inputs, (targets + 1) % CLASSES)
+    assert ((attribute(name, model, inputs, targets) - other).flatten(1).abs().amax(1) > 1e-6).all()
+
+
+@every_method
+def test_the_mode_is_evaluation_whatever_the_model_is_in(name):
+    model, (inputs, targets) = network(), batch()
+    evaluated = attribute(name, model.eval(), inputs, targets)
+    assert torch.equal(attribute(name, model.train(), inputs, targets), evaluated)
+
+
+@every_method
+def test_the_logit_is_explained_and_not_the_softmax(name):
+    """Doubling all logits doubles the map of a logit exactly, and that of a softmax not."""
+
+    class Doubled(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return 2 * self.inner(x)
+
+    model, (inputs, targets) = network(), batch()
+    layer = {"layer": "features.relu2"} if name == "gradcam" else {}
+    doubled = {"layer": "inner.features.relu2"} if name == "gradcam" else {}
+    torch.testing.assert_close(
+        attribute(name, Doubled(model), inputs, targets, **doubled),
+        2 * attribute(name, model, inputs, targets, **layer),
+        rtol=1e-12,
+        atol=1e-14,
+    )
+
+
+def mixed_modes(model):
+    """Modes and flags that a careless restore would level: a frozen stem in evaluation, the rest in training."""
+    model.train()
+    model.features.norm1.eval()
+    model.features.conv1.weight.requires_grad_(False)
+    model.classifier.linear.weight.grad = torch.ones_like(model.classifier.linear.weight)
+    model.features.conv2.register_forward_hook(lambda module, arguments, output: None)
+    return model
+
+
+@every_method
+def test_the_model_and_the_callers_tensors_are_left_as_they_were(name):
+    model, (inputs, targets) = mixed_modes(network()), batch()
+    inputs.requires_grad_()
+    copies, before = (inputs.detach().clone(), targets.clone()), fingerprint(model)
+    attribute(name, model, inputs, targets)
+    assert_same(before, fingerprint(model))
+    assert torch.equal(inputs, copies[0])
+    assert torch.equal(targets, copies[1])
+    assert inputs.grad is None
+    assert inputs.requires_grad
+
+
+class Failing(nn.Module):
+    """Fails in the forward or the backward pass, on demand."""
+
+    def __init__(self, inner, where):
+        super().__init__()
+        self.inner, self.where = inner, where
+
+    def forward(self, x):
+        output = self.inner(x)
+        if self.where == "forward":
+            raise RuntimeError("broke")
+        output.register_hook(self.fail)
+        return output
+
+    def fail(self, gradient):
+        raise RuntimeError("broke")
+
+
+@every_method
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_the_model_is_put_back_after_a_failure_too(name, where):
+    inputs, targets = batch()
+    model = Failing(mixed_modes(network()), where)
+    before = fingerprint(model)
+    settings = {"layer": "inner.features.relu2"} if name == "gradcam" else {}
+    with pytest.raises(RuntimeError, match="broke"):
+        attribute(name, model, inputs, targets, **settings)
+    assert_same(before, fingerprint(model))
+
+
+@every_method
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_it_works_where_the_caller_records_no_gradients(name, context):
+    model, (inputs, targets) = network(), batch()
+    expected = attribute(name, model, inputs, targets)
+    with context():
+        maps = attribute(name, model, inputs * 1, targets * 1)
+    torch.testing.assert_close(maps.clone(), expected, rtol=0, atol=0)
+
+
+@every_method
+def test_a_model_that_works_in_place_on_its_input_gives_the_same_and_writes_to_nothing(name):
+    plain, in_place = (nn.Sequential(nn.ReLU(inplace=inplace), network()) for inplace in (False, True))
+    inputs, targets = batch()
+    copy = inputs.clone()
+    torch.testing.assert_close(
+        attribute(name, in_place, inputs, targets), attribute(name, plain, inputs, targets), rtol=0, atol=0
+    )
+    assert torch.equal(inputs, copy)
+
+
+class Returning(nn.Module):
+    """A convolution whose output is turned into something."""
+
+    def __init__(self, turn):
+        super().__init__()
+        self.layer, self.turn = nn.Conv2d(CHANNELS, CLASSES, 3), turn
+
+    def forward(self, x):
+        return self.turn(self.layer(x))
+
+
+@every_method
+@pytest.mark.parametrize(
+    ("turn", "words"),
+    [
+        (lambda y: (y.mean((2, 3)), y), "tuple"),
+        (lambda y: y, r"\(7, 5, 6, 6\)"),
+        (lambda y: y.mean((0, 2, 3)), r"\(5,\)"),
+        (lambda y: y.mean((2, 3)).detach(), "differentiated"),
+    ],
+)
+def test_an_output_that_is_no_logits_is_refused(name, turn, words):
+    model = Returning(turn)
+    before = fingerprint(model)
+    with pytest.raises(ValueError, match=f"`model`.*{words}"):
+        attribute(name, model, *batch())
+    assert_same(before, fingerprint(model))
+
+
+@every_method
+@pytest.mark.parametrize(
+    "targets",
+    [
+        torch.full((7,), CLASSES),
+        torch.full((7,), -1),
+        torch.zeros(6, dtype=torch.int64),
+        torch.zeros(7),
+        torch.zeros(7, 1).long(),
+    ],
+    ids=["too high", "negative", "too few", "floating", "a column"],
+)
+def test_targets_that_are_no_classes_are_refused(name, targets):
+    model = mixed_modes(network())
+    before = fingerprint(model)
+    with pytest.raises(ValueError, match="`targets`"):
+        attribute(name, model, batch()[0], targets)
+    assert_same(before, fingerprint(model))
+
+
+@every_method
+def test_defaults_pass_their_own_check(name):
+    check_settings(name, {})
+
+
+def test_the_laws_can_fail():
+    """A method in training mode, and one that mixes samples, are told apart from a right one."""
+    model, (inputs, targets) = network().train(), batch()
+
+    def wrong(inputs):
+        x = inputs.clone().requires_grad_()
+        return torch.autograd.grad(model(x).softmax(1).gather(1, targets[: len(x), None]).sum(), x)[0]
+
+    right = METHODS["gradient"](model, inputs, targets)
+    assert not torch.allclose(wrong(inputs), right, rtol=1e-3)
+    assert not torch.allclose(wrong(inputs[:3]), wrong(inputs)[:3], rtol=1e-3)
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    model, (inputs, targets) = network(activation=False, pooling="average").eval(), batch(2)
+    expected = numeric_gradient(model, inputs, targets)
+    torch.testing.assert_close(METHODS["gradient"](model, inputs, targets), expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("gradients", {}, "nearest: gradient"),
+        ("gradient", {"steps": 3}, "`steps` of gradient to be one of no settings"),
+        ("integrated_gradients", {"num_step": 3}, "nearest: num_steps"),
+        ("integrated_gradients", {"num_steps": 0}, "a whole number of 1 or more"),
+        ("integrated_gradients", {"num_steps": 2.5}, "a whole number of 1 or more"),
+        ("integrated_gradients", {"rule": "trapezoid"}, "'gauss_legendre' or 'midpoint'"),
+        ("integrated_gradients", {"baseline": "zeros"}, "a number or null"),
+        ("smoothgrad", {"of": "smoothgrad"}, "`of`"),
+        ("smoothgrad", {"of": "integrated_gradient"}, "nearest: integrated_gradients"),
+        ("smoothgrad", {"num_samples": 0}, "a whole number of 1 or more"),
+        ("smoothgrad", {"noise_level": -0.1}, "a number of 0 or more"),
+        ("smoothgrad", {"num_steps": 3}, "`num_steps` of gradient"),
+        ("smoothgrad", {"of": "integrated_gradients", "num_steps": "3"}, "`num_steps` of integrated_gradients"),
+        ("gradcam", {"layer": 3}, "a text or null"),
+        ("gradcam", {"relu": "yes"}, "true or false"),
+    ],
+)
+def test_settings_of_a_spec_are_checked(name, settings, words):
+    with pytest.raises(UserError, match=words) as error:
+        check_settings(name, settings)
+    assert error.value.key == "attribution.methods"
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("smoothgrad", {"of": "integrated_gradients", "num_samples": 16, "num_steps": 4}),
+        ("smoothgrad", {"of": "gradcam", "layer": "features", "noise_level": 1}),
+        ("integrated_gradients", {"baseline": None, "rule": "midpoint"}),
+        ("integrated_gradients", {"baseline": 0.5}),
+        ("gradcam", {"layer": "layer2", "relu": True}),
+    ],
+)
+def test_right_settings_pass(name, settings):
+    check_settings(name, settings)

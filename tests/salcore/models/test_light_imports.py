@@ -1,0 +1,42 @@
+"""Networks, attribution and objectives need torch, torchvision and numpy alone: specs and files are other rooms'."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("ray", "mlflow", "pydantic", "safetensors", "pyarrow", "matplotlib", "sklearn", "scipy", "captum")
+BLOCKED = f"import sys; sys.modules.update(dict.fromkeys({HEAVY})); "
+WORK = """
+from types import SimpleNamespace
+import torch
+from salcore.attribution import METHODS, check_settings
+from salcore.models import build, check
+from salcore.objectives import OBJECTIVES
+spec = SimpleNamespace(name="small_cnn", weights=None, settings={"width": 2})
+check(spec, (1, 8, 8), 3)
+model = build(spec, input_shape=(1, 8, 8), classes=3)
+inputs, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
+for name, method in METHODS.items():
+    check_settings(name, {})
+    method(model, inputs, labels)
+guidance = SimpleNamespace(
+    mask_fraction=0.5, weight=1.0, ranking="signed", of="logit", mode="train", fill="uniform", detach_target=False
+)
+for objective in OBJECTIVES.values():
+    objective(model, inputs, labels, guidance=guidance, generator=torch.Generator()).backward()
+"""
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_everything_runs_where_no_heavy_package_can_be_imported():
+    finished = run(BLOCKED + WORK)
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("package", ["pydantic", "safetensors"])
+def test_the_test_above_can_fail(package):
+    assert "ModuleNotFoundError" in run(BLOCKED + f"import {package}").stderr
