@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -10,7 +11,7 @@ import ray
 from salcore.errors import UserError
 from salcore.spec import ClusterSpec
 
-QUIET = {"RAY_TRAIN_METRICS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+QUIET = {"RAY_TRAIN_METRICS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 """The progress line is this project's own; Ray's logs stay in its session folder."""
 
 
@@ -29,25 +30,27 @@ def start() -> None:
 
     Starting twice is joining: a process that is connected stays so.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(QUIET)  # workers that this machine starts inherit it, and idle ones can be used at once
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
-    environment = {"env_vars": {"PYTHONWARNINGS": "ignore", **QUIET}}
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(runtime_env=environment, **quiet)
+        ray.init(runtime_env={"env_vars": QUIET}, **quiet)
     else:
-        ray.init(include_dashboard=False, runtime_env=environment, **quiet)
+        ray.init(include_dashboard=False, **quiet)
 
 
-def room(cluster: ClusterSpec, threads: int, work: int) -> Room:
-    """How many slots of `threads` processors the cluster holds, at most `work`.
+def nodes() -> list[Mapping[str, float]]:
+    """Resources of every node that is alive."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def room(cluster: ClusterSpec, threads: int, work: int, nodes: Sequence[Mapping[str, float]]) -> Room:
+    """How many slots of `threads` processors nodes of these resources hold, at most `work`.
 
     With `cluster.slots: auto` there are as many as fit the cores, or the GPUs where a slot takes any. Raises UserError
     if not even one fits.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     most_gpus = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
     most_cpus = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
     gpus = float(most_gpus > 0) if cluster.gpus_per_slot == "auto" else float(cluster.gpus_per_slot)

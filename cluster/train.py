@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
@@ -38,21 +37,22 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Data as workers take it: one copy per node through the object store, or loaded there where it is
-    memory-mapped.
-    """
+    """Data as workers take it: one copy per node through the object store; memory-mapped sets travel as their path."""
 
     spec: DataSpec
-    reference: ray.ObjectRef | None
+    reference: ray.ObjectRef
 
     @classmethod
     def of(cls, data: Data, spec: DataSpec) -> "Source":
         """Put the data where workers find it."""
-        return cls(spec=spec, reference=None if isinstance(data.train.images, np.memmap) else ray.put(data))
+        return cls(spec=spec, reference=ray.put(data))
 
     def get(self) -> Data:
-        """The data, without a copy."""
-        return load(self.spec) if self.reference is None else ray.get(self.reference)
+        """The data, without a copy; loaded anew where its memory map lies on another node's disk."""
+        try:
+            return ray.get(self.reference)
+        except (FileNotFoundError, ray.exceptions.RaySystemError):
+            return load(self.spec)
 
 
 class Broken(RuntimeError):

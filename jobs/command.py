@@ -34,6 +34,8 @@ class Command:
     retry_failed: bool
     again: str
     """The same command, to be shown to the user."""
+    ensemble_of: Store | None = None
+    """The finished run whose ensemble explains the spec's data, where SPEC is a run and the data is another."""
 
 
 def run(program: str, description: str, action: Callable[[Command], int], argv: Sequence[str] | None = None) -> int:
@@ -87,7 +89,15 @@ def read(program: str, description: str, arguments: Sequence[str]) -> Command:
             directory,
         )
     again = shlex.join(["python", "-m", f"jobs.{program}", *arguments])
-    return Command(spec=spec, store=Store(directory), plan=given.plan, retry_failed=given.retry_failed, again=again)
+    borrows = home is not None and any(override.startswith(("data=", "data.name=")) for override in given.overrides)
+    return Command(
+        spec=spec,
+        store=Store(directory),
+        plan=given.plan,
+        retry_failed=given.retry_failed,
+        again=again,
+        ensemble_of=Store(home) if home is not None and borrows else None,
+    )
 
 
 def find_spec(source: str, overrides: Sequence[str] = ()) -> tuple[Spec, str | None]:

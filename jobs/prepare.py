@@ -3,13 +3,14 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
 
 from jobs.command import Command
-from salcore import layout, members, models, seeds, training
+from salcore import borrowed, layout, members, models, seeds, training
 from salcore.attribution import METHODS, check_settings
 from salcore.data import Data, load
 from salcore.data.batches import normalise
@@ -56,6 +57,8 @@ def prepare(command: Command) -> Plan:
     spec = command.spec
     for method in spec.attribution.methods:
         check_settings(method.name, method.settings)
+    if borrowed.is_borrowed(command.store):
+        return _borrowed(command)
     data = load(spec.data)
     models.check(spec.model, data.shape, len(data.classes))
     _check_target(spec, data)
@@ -63,6 +66,19 @@ def prepare(command: Command) -> Plan:
     training.check(planned[0], data)
     fingerprint = members.recipe(spec, data.digest)
     _check_directory(command.store, spec, fingerprint)
+    return Plan(spec=spec, store=command.store, data=data, members=planned, fingerprint=fingerprint)
+
+
+def _borrowed(command: Command) -> Plan:
+    """The plan of a run that explains other data with members copied from a finished run."""
+    spec = command.spec
+    data = borrowed.data_of(spec, command.store)
+    planned = borrowed.members_of(spec, command.store)
+    changes: dict[str, Any] = {"data": spec.data.model_copy(update={"eval_samples": len(data.evaluation)})}
+    if spec.attribution.target == "label" and (data.evaluation.labels < 0).any():  # the truth is not known
+        changes["attribution"] = spec.attribution.model_copy(update={"target": "ensemble"})
+    spec = spec.model_copy(update=changes)
+    fingerprint = members.fingerprint([member.fingerprint for member in planned])
     return Plan(spec=spec, store=command.store, data=data, members=planned, fingerprint=fingerprint)
 
 

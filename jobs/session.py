@@ -3,12 +3,17 @@
 import sys
 from collections.abc import Sequence
 
+import ray
+
+from cluster import start
 from jobs import outcome, stages
 from jobs.command import Command, on_termination
+from jobs.console import libraries_write_to
 from jobs.lock import Lock
 from jobs.prepare import Plan, describe, estimate, map_shapes, prepare, resolved
 from jobs.progress import Progress
 from jobs.stages import Session
+from jobs.tracking import Tracker, tracking_uri
 from salcore import inventory, layout
 
 
@@ -19,6 +24,7 @@ def run(asked: Command, wanted: Sequence[str]) -> int:
         print(describe(plan, map_shapes(plan)))
         print(estimate(plan))
         return 0
+    uri = tracking_uri(plan.spec, plan.store)
     with Lock(plan.store):
         if _finished(plan, wanted, retry_failed=asked.retry_failed):
             print(outcome.table(plan))
@@ -26,36 +32,52 @@ def run(asked: Command, wanted: Sequence[str]) -> int:
             return _status(plan)
         print(describe(plan, map_shapes(plan)), flush=True)
         plan.store.write(layout.SPEC, resolved(plan).encode())
-        return _do(asked, plan, wanted)
+        return _do(asked, plan, wanted, uri)
 
 
-def _do(asked: Command, plan: Plan, wanted: Sequence[str]) -> int:
-    import ray
-
-    session = Session(plan=plan, progress=Progress())
+def _do(asked: Command, plan: Plan, wanted: Sequence[str], uri: str) -> int:
+    log = plan.store.local / "logs" / "driver.log" if plan.store.local else None
+    joined = ray.is_initialized()  # somebody else's cluster stays up
+    sent = False
     try:
-        _stages(session, wanted, retry_failed=asked.retry_failed)
+        with libraries_write_to(log) as console:
+            progress = Progress(console)
+            tracker = Tracker(
+                plan.store, plan.spec, plan.members, fingerprint=plan.fingerprint, uri=uri, tell=progress.say
+            )
+            with tracker:
+                _stages(Session(plan=plan, progress=progress), tracker, wanted, retry_failed=asked.retry_failed)
+                status = outcome.mlflow_status(plan)
+                sent = tracker.finish(status, metrics=outcome.metrics(plan), artifacts=layout.ARTIFACTS, wait_s=60)
     except KeyboardInterrupt:
-        session.progress.end()
-        print(f"interrupted; what is finished is kept. Go on with: {asked.again}", file=sys.stderr, flush=True)
+        print(f"\ninterrupted; what is finished is kept. Go on with: {asked.again}", file=sys.stderr, flush=True)
         raise
     finally:
-        ray.shutdown()
+        if not joined:
+            ray.shutdown()
     if "reduce" in wanted:
         print(outcome.table(plan))
-    print(outcome.where(plan))
+    print(outcome.where(plan, uri))
+    if not sent:
+        print(f"MLflow did not take everything: python -m jobs.report {plan.store} sends the rest", file=sys.stderr)
     return _status(plan)
 
 
-def _stages(session: Session, wanted: Sequence[str], *, retry_failed: bool) -> None:
+def _stages(session: Session, tracker: Tracker, wanted: Sequence[str], *, retry_failed: bool) -> None:
+    if "train" in wanted and session.plan.untrained(retry_failed=retry_failed):
+        start.start()
+        tracker.ready()  # the run ids stand before workers start
     on_termination()
     if "train" in wanted:
         stages.train_members(session, retry_failed=retry_failed)
     if "explain" in wanted or "reduce" in wanted:
         found = stages.explain_members(session)
+        on_termination()
         if "reduce" in wanted:
             stages.reduce_maps(session, found)
     stages.record_times(session)
+    if "report" in wanted:
+        stages.write_report(session)
 
 
 def _finished(plan: Plan, wanted: Sequence[str], *, retry_failed: bool) -> bool:

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
+import salcore
 from cluster import explain as explaining
 from cluster import reduce as reducing
 from cluster import start, train
@@ -14,10 +14,16 @@ from jobs.prepare import Plan
 from jobs.progress import Progress
 from salcore import inventory, layout, shards
 from salcore.explain import Made
+from salcore.figures import charts, hero, png
 from salcore.member_files import FAILED
 from salcore.members import fingerprint
+from salcore.report import build
+from salcore.runs import Run
 from salcore.storage import Store
 from salcore.summary import read_stats, summarise
+
+SCRATCH = ".train"
+"""Ray Train's own state, on storage that all nodes see; of no use after the stage."""
 
 
 @dataclass(kw_only=True)
@@ -33,7 +39,7 @@ class Session:
     def room(self, work: int) -> start.Room:
         """Join the cluster, if that is not done, and see how many slots it has for so much work."""
         self.connect()
-        return start.room(self.plan.spec.cluster, self.plan.spec.training.threads, work)
+        return start.room(self.plan.spec.cluster, self.plan.spec.training.threads, work, start.nodes())
 
     def data(self) -> train.Source:
         """The data where workers find it, put there once."""
@@ -73,16 +79,17 @@ def train_members(session: Session, *, retry_failed: bool = False) -> None:
             room,
             name=f"{plan.spec.name}-{plan.fingerprint[:8]}-{int(time.time())}",
             attempts=plan.spec.cluster.attempts,
-            scratch=str(scratch / ".train"),
+            scratch=plan.store.path(SCRATCH),
         ):
             finished = len(status.outcomes) + len(status.given_up)
             epochs = len(pending) * max(plan.spec.training.epochs, 1)
-            training = ", ".join(str(index) for _, index in status.training)
-            detail = f"{status.epochs}/{epochs} epochs, training {training}"
+            now = ", ".join(str(index) for _, index in status.training)
+            detail = f"{status.epochs}/{epochs} epochs" + (f", member {now} in training" if now else "")
             session.progress.update("train", done_before + finished, len(plan.members), "members", detail)
             if status.crashes > crashes:
                 crashes = status.crashes
                 session.progress.say("a slot died; its member goes to the next free one")
+        plan.store.delete_folder(SCRATCH)
 
 
 def explain_members(session: Session) -> inventory.Inventory:
@@ -116,6 +123,32 @@ def reduce_maps(session: Session, found: inventory.Inventory) -> None:
             for path in sorted(_paths(found, method.folder))
         ]
         plan.store.write_parquet(layout.SUMMARY, summarise(read_stats(plan.store, name) for name in files))
+
+
+def write_report(session: Session) -> None:
+    """Write the page and the figures that stand beside it."""
+    plan = session.plan
+    if not plan.store.exists(layout.SUMMARY):
+        return
+    with session.timed("report"):
+        run = salcore.open(plan.store.uri)
+        for name, content in figures(run).items():
+            plan.store.write(name, content)
+        plan.store.write(layout.REPORT, build(run).encode())
+
+
+def figures(run: Run) -> dict[str, bytes]:
+    """The run's figures as PNG, by their place in the run directory: what MLflow shows beside the page."""
+    row = max(run.summary.to_pylist(), key=lambda row: row["snr_debiased"])
+    method = row["method"]
+    label = run.column(method, "label")
+    norms = run.column(method, "mean_norm"), run.column(method, "sigma_norm")
+    classes = run.record(run.members[0])["classes"]
+    drawn = {"snr": charts.snr_by_class(run.snr(method), label, classes)}
+    if row["members"] > 1:
+        drawn["convergence"] = charts.convergence_snr(run.convergence_members(method), *norms)
+    pictures = {f"report/{name}.png": png(figure) for name, figure in drawn.items()}
+    return {"report/maps.png": hero(run), **pictures} if row["members"] > 1 else pictures
 
 
 def record_times(session: Session) -> None:

@@ -17,7 +17,9 @@ def status(argv: Sequence[str] | None = None) -> int:
 
 def act(arguments: list[str]) -> int:
     """Print one line per stage."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.status", description="Show what a run has done and what it lacks.")
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.status", description="Show what a run has done and what it lacks."
+    )
     parser.add_argument("run", metavar="RUN", help="a run directory: a folder or a URI")
     print(describe(salcore.open(parser.parse_args(arguments).run)))
     return 0

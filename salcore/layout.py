@@ -9,6 +9,11 @@ MLFLOW = "mlflow.json"
 SUMMARY = "stats/summary.parquet"
 REPORT = "report/index.html"
 STAGES = "report/stages.json"
+FIGURES = ("report/maps.png", "report/snr.png", "report/convergence.png")
+ARTIFACTS = (SPEC, SUMMARY, REPORT, *FIGURES)
+"""What a run's page in MLflow carries."""
+BORROWED = "members/ensemble.yaml"
+"""Present where the members are copies from another run, whose directory it names."""
 LOGITS = "logits"
 """Folder of a member's logits on the evaluation samples, cut into the same ranges as its maps."""
 

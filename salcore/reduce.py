@@ -21,7 +21,7 @@ from salcore.moments import Moments
 from salcore.similarity import ssim_map
 
 GROUP = 16
-"""Members whose deviations are summed in float32 before they are merged into float64."""
+"""Members whose deviations are summed in float32 before they are added up in float64."""
 OPEN_SHARDS = 256
 """Shards kept open at a time: well below the usual limit of open files."""
 SUMS = ("snr", "snr_samples", "signal2", "noise2", "cosine", "ssim")
@@ -74,8 +74,28 @@ class Shuffled:
     shard: Maps
     order: np.ndarray
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.shard, name)
+    def __post_init__(self) -> None:
+        if sorted(self.order.tolist()) != list(range(self.shard.rows)):
+            raise ValueError(f"`order`: expected a permutation of the {self.shard.rows} rows")
+
+    @property
+    def rows(self) -> int:
+        """Number of samples."""
+        return self.shard.rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one map."""
+        return self.shard.shape
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns, which are not shuffled."""
+        return self.shard.columns
+
+    def column(self, name: str) -> np.ndarray:
+        """Values of a column, which is not shuffled."""
+        return self.shard.column(name)
 
     def maps(self, start: int, stop: int) -> np.ndarray:
         """Maps of the rows `order[start:stop]`."""
@@ -123,31 +143,29 @@ def reduce_range(
 def prefix_moments(maps: Iterable[np.ndarray], at: Collection[int]) -> Iterator[Moments]:
     """Moments over members, in order, of the first m maps for each m in `at`: float32 in, float64 out.
 
-    Deviations from each group's first member are summed in float32, 16 at a time, so nothing large cancels and few
-    roundings add up; groups are merged in float64 (Chan et al., 1983).
+    Sums of d = x - (first map) and of d^2, so nothing large cancels: mean = first + s / m, m2 = q - s^2 / m. They run
+    in float32 over 16 maps at a time, so few roundings add up, and are then added up in float64.
     """
-    done: Moments | None = None
+    done: tuple[np.ndarray, np.ndarray] | None = None
     for count, x in enumerate(maps, 1):
-        size = (count - 1) % GROUP + 1
+        size = (count - 2) % GROUP + 1
         if count == 1:
-            total, squares, deviation = np.empty_like(x), np.empty_like(x), np.empty_like(x)
-        if size == 1:
-            pivot = x
-        elif size == 2:
-            np.subtract(x, pivot, out=total)
+            first, total, squares, deviation = x, np.zeros_like(x), np.zeros_like(x), np.empty_like(x)
+        elif size == 1:
+            np.subtract(x, first, out=total)
             np.square(total, out=squares)
         else:
-            np.subtract(x, pivot, out=deviation)
+            np.subtract(x, first, out=deviation)
             np.add(total, deviation, out=total)
             np.square(deviation, out=deviation)
             np.add(squares, deviation, out=squares)
-        if count in at or size == GROUP:
-            moments = _group_moments(pivot, total, squares, size)
-            moments = moments if done is None else done.merge(moments)
+        full = count > 1 and size == GROUP
+        if full or count in at:
+            s, q = (total, squares) if done is None else (done[0] + total, done[1] + squares)
             if count in at:
-                yield moments
-            if size == GROUP:
-                done = moments
+                yield _shifted_moments(first, s, q, count)
+            if full:
+                done = s.astype(np.float64), q.astype(np.float64)
 
 
 def first_pass(maps: Iterable[np.ndarray], grid: Sequence[int], out: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -212,15 +230,13 @@ def empty_columns(rows: int, shape: tuple[int, ...], points: int) -> dict[str, n
     return maps | {name: np.empty(rows) for name in names} | curves
 
 
-def _group_moments(pivot: np.ndarray, total: np.ndarray, squares: np.ndarray, size: int) -> Moments:
-    if size == 1:
-        return Moments(1, pivot.astype(np.float64), np.zeros(pivot.shape))
-    shift = np.divide(total, size, dtype=np.float64)
-    mean = pivot + shift
+def _shifted_moments(first: np.ndarray, total: np.ndarray, squares: np.ndarray, count: int) -> Moments:
+    shift = np.divide(total, count, dtype=np.float64)
+    mean = first + shift
     np.square(shift, out=shift)
-    np.multiply(shift, size, out=shift)
+    np.multiply(shift, count, out=shift)
     np.subtract(squares, shift, out=shift)
-    return Moments(size, mean, np.maximum(shift, 0, out=shift))
+    return Moments(count, mean, np.maximum(shift, 0, out=shift))
 
 
 def _row_sums(x: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import yaml
 from pyarrow import ipc
 
-from salcore import layout, shards
+from salcore import borrowed, layout, shards
 from salcore.data import Data, load
 from salcore.errors import UserError
 from salcore.explain import read_predictions
@@ -157,7 +157,7 @@ class Run:
 
     def data(self) -> Data:
         """The data set of the spec, loaded again from its source. Raises UserError if it is not there."""
-        return load(self.spec.data)
+        return borrowed.data_of(self.spec, self.store) if borrowed.is_borrowed(self.store) else load(self.spec.data)
 
     def _with(self, name: str) -> list[int]:
         found = [re.fullmatch(rf"members/(\d+)/{re.escape(name)}", path) for path in self._member_files]

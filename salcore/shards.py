@@ -52,11 +52,11 @@ class Shard:
     Made by `open_shard`. Holds at most one record batch (a few MB) of a file that is not memory-mapped.
     """
 
-    def __init__(self, source: pa.NativeFile | pa.Buffer, schema: pa.Schema, starts: list[int]) -> None:
+    def __init__(self, source: pa.NativeFile | pa.Buffer, reader: ipc.RecordBatchFileReader, starts: list[int]) -> None:
         self._source = source
-        self._schema = schema
+        self._reader = reader
+        self._schema = reader.schema
         self._starts = starts
-        self._reader = ipc.open_file(source)
         self._batch: tuple[int, np.ndarray] | None = None
 
     @property
@@ -183,12 +183,12 @@ def read(store: Store, name: str) -> Shard:
 def open_shard(source: pa.NativeFile | pa.Buffer, name: str = "shard") -> Shard:
     """Open a shard from a (memory-mapped) file or its bytes; `name` is what messages call it. Raises CorruptShard."""
     try:
-        schema = ipc.open_file(source).schema
-        reader = ipc.open_file(source, options=ipc.IpcReadOptions(included_fields=[0]))  # the maps stay unread
-        rows = [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
-    except (pa.ArrowInvalid, OSError) as error:
+        reader = ipc.open_file(source)
+        narrow = ipc.open_file(source, options=ipc.IpcReadOptions(included_fields=[0]))  # the maps stay unread
+        rows = [narrow.get_batch(i).num_rows for i in range(narrow.num_record_batches)]
+    except (pa.ArrowException, OSError) as error:
         raise CorruptShard(f"{name} is not a whole shard ({error})") from None
-    expected = {**_COLUMNS, "exponent": pa.int16()}
+    schema, expected = reader.schema, {**_COLUMNS, "exponent": pa.int16()}
     wrong = [key for key, kind in expected.items() if key not in schema.names or schema.field(key).type != kind]
     if "map" not in schema.names or not isinstance(schema.field("map").type, pa.FixedShapeTensorType):
         wrong.append("map")
@@ -196,7 +196,7 @@ def open_shard(source: pa.NativeFile | pa.Buffer, name: str = "shard") -> Shard:
         wrong.append("metadata")
     if wrong:
         raise CorruptShard(f"{name} is an Arrow file but no map shard: missing or of another type: {', '.join(wrong)}")
-    return Shard(source, schema, [0, *accumulate(rows)])
+    return Shard(source, reader, [0, *accumulate(rows)])
 
 
 def read_manifest(store: Store, folder: str) -> dict[str, Entry]:

@@ -41,6 +41,11 @@ class _Open(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
 
+def _named(value: Any) -> Any:
+    """A bare name stands for the part of that name with every default: `data=folder:PATH`, `model=resnet18`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
 class DataSpec(_Part):
     """The data set and its splits."""
 
@@ -237,8 +242,8 @@ class Spec(_Part):
         description="name of the run, its folder and its MLflow experiment",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
     )
-    data: DataSpec = _told("data set", default=DataSpec())
-    model: ModelSpec = _told("network", default=ModelSpec())
+    data: Annotated[DataSpec, BeforeValidator(_named)] = _told("data set", default=DataSpec())
+    model: Annotated[ModelSpec, BeforeValidator(_named)] = _told("network", default=ModelSpec())
     ensemble: EnsembleSpec = _told("ensemble", default=EnsembleSpec())
     training: TrainingSpec = _told("training", default=TrainingSpec())
     attribution: AttributionSpec = _told("attribution", default=AttributionSpec())

@@ -145,6 +145,11 @@ class Store:
         if self.exists(name):
             self._fs.delete_file(self._inside(name))
 
+    def delete_folder(self, name: str) -> None:
+        """Delete a folder and all in it; nothing happens if there is none."""
+        if self.exists(name):
+            self._fs.delete_dir(self._inside(name))
+
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as indented JSON with sorted keys."""
         self.write(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())

@@ -31,11 +31,13 @@ def write_stats(store: Store, name: str, reduced: Reduced) -> None:
 
 def read_stats(store: Store, name: str) -> Reduced:
     """Read what `write_stats` wrote, memory-mapped where it is local. Raises CorruptShard, FileNotFoundError."""
+    if not store.exists(name):
+        raise FileNotFoundError(store.path(name))
     try:
         reader = ipc.open_file(store.open(name))
         about, columns = (json.loads(reader.schema.metadata[key]) for key in (shards.METADATA, MEMBERS))
         stats = reader.read_all()
-    except (pa.ArrowInvalid, TypeError, KeyError, json.JSONDecodeError) as error:
+    except (pa.ArrowException, OSError, TypeError, KeyError, json.JSONDecodeError) as error:
         raise shards.CorruptShard(f"{store.path(name)} is not a whole statistics file ({error!r})") from None
     integers = ("member", "samples")
     types = {column: pa.int64() if column in integers else pa.float64() for column in columns}

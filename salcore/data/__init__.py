@@ -19,7 +19,7 @@ from salcore.errors import UserError
 if TYPE_CHECKING:
     from salcore.spec import DataSpec
 
-__all__ = ["SOURCES", "Data", "Part", "load"]
+__all__ = ["SOURCES", "Data", "Part", "find", "load"]
 
 SOURCES: dict[str, Callable[["DataSpec", str], Source]] = {
     "digits": digits.read,
@@ -43,10 +43,15 @@ def load(spec: "DataSpec") -> Data:
     `train_samples` counts the samples that are trained on plus the validation part, `validation_fraction` of them.
     Raises `UserError` for everything that is wrong with the name, the files or the numbers.
     """
+    return assemble(find(spec), spec)
+
+
+def find(spec: "DataSpec") -> Source:
+    """The source that `data.name` stands for, as it was found: neither split nor measured. Raises `UserError`."""
     kind, colon, argument = spec.name.partition(":")
     if kind not in SOURCES or bool(argument) != (kind in ARGUMENTS) or (colon and not argument):
         raise UserError("data.name", _known(kind), spec.name)
-    return assemble(SOURCES[kind](spec, argument), spec)
+    return SOURCES[kind](spec, argument)
 
 
 def _known(kind: str) -> str:

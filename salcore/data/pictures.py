@@ -116,7 +116,7 @@ def _pixels(image: Image.Image, channels: int) -> np.ndarray:
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of 32 bits (mode {image.mode})")
     if image.mode.startswith("I;16"):
-        grey = (np.asarray(image) // 257).astype(np.uint8)  # 65535 -> 255; Pillow's own conversion clips
+        grey = np.rint(np.asarray(image) / 257).astype(np.uint8)  # 65535 -> 255; Pillow's own conversion clips
         return np.repeat(grey[None], channels, axis=0)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow asks for this step

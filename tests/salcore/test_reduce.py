@@ -97,6 +97,15 @@ def test_a_large_common_offset_does_not_cancel(offset):
     np.testing.assert_allclose(tensor(reduced(maps), "variance"), exact, rtol=1e-5)
 
 
+def test_a_first_member_far_from_the_others_does_not_cancel():
+    # Deviations are taken from the first map: the worst there can be.
+    maps = np.random.default_rng(0).normal(size=(40, 3, *SHAPE)).astype(np.float32)
+    maps[0] += 100
+    exact = maps.astype(np.float64)
+    np.testing.assert_allclose(tensor(reduced(maps), "mean"), exact.mean(0), rtol=0, atol=1e-6 * 100)
+    np.testing.assert_allclose(tensor(reduced(maps), "variance"), exact.var(0, ddof=1), rtol=1e-5)
+
+
 def test_prefix_moments_equal_moments_of_each_prefix():
     maps = ensemble(20, shape=(5,))
     at = (1, 2, 15, 16, 17, 20)
@@ -340,3 +349,5 @@ def test_maps_of_shuffled_members_are_near_the_null():
     assert true["snr_debiased"] == pytest.approx(3, rel=0.1)
     assert shuffled["snr"] == pytest.approx(shuffled["null"], rel=0.1)
     assert shuffled["snr_debiased"] < 0.15
+    with pytest.raises(ValueError, match="`order`"):
+        Shuffled(shard=shard(maps[0]), order=np.zeros(60, int))

@@ -170,6 +170,26 @@ def test_the_model_and_the_callers_tensors_are_left_as_they_were(name):
     assert inputs.requires_grad
 
 
+class Stubborn(nn.Sequential):
+    """A user's model whose `train` keeps its norms in evaluation mode, as fine-tuning code does."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.training = False
+        return self
+
+
+@every_method
+def test_modes_are_put_back_one_by_one_past_a_models_own_train(name):
+    model = Stubborn(network())
+    model[0].train()
+    before = fingerprint(model)
+    attribute(name, model, *batch())
+    assert_same(before, fingerprint(model))
+
+
 class Failing(nn.Module):
     """Fails in the forward or the backward pass, on demand."""
 

@@ -102,7 +102,7 @@ def test_integrated_gradients_name_a_wrong_argument(argument, value):
 def test_integrated_gradients_agree_with_a_fine_sum_along_the_path():
     model, (inputs, targets) = nn.Sequential(Linear(128), nn.Softplus(), nn.Linear(5, 5).double()), images()
     start = torch.full_like(inputs, 0.3)
-    expected = integrated_by_riemann(lambda x: METHODS["gradient"](model, x, targets), start, inputs, 2000)
+    expected = integrated_by_riemann(lambda x: METHODS["gradient"](model, x, targets), start, inputs, 500)
     close(METHODS["integrated_gradients"](model, inputs, targets, baseline=0.3), expected, 1e-6)
 
 
@@ -125,19 +125,18 @@ def test_the_residual_is_of_the_difference_to_the_baseline_and_keeps_its_sign():
     close(residual(model, inputs, targets, torch.zeros_like(inputs), baseline=1.0), -logits)
 
 
-@pytest.mark.parametrize("relative", [True, False])
-def test_smoothgrad_converges_to_the_closed_form_on_a_quadratic(relative):
+def test_smoothgrad_converges_to_the_closed_form_on_a_quadratic():
     """The gradient is linear in x, so the error is (A + A^T) s mean(e): its mean square falls as 1 / n, and exactly
     as s^2 ||A + A^T||_F^2 / n.
     """
     shape = (1, 5, 5)
     model, (inputs, targets) = Quadratic(25), images(shape, 3)
-    inputs, targets = inputs * (1.0 if relative else 3.0), targets % 3
+    inputs = inputs * torch.tensor([1.0, 3.0, 0.1])[:, None, None, None]
     exact = model.gradient(inputs, targets)
     scale = 0.15 * (inputs.flatten(1).amax(1) - inputs.flatten(1).amin(1))
     forms = model.forms.detach()[targets]
-    seeds = 40
-    for draws in (1, 4, 16, 64):
+    seeds = 30
+    for draws in (1, 4, 16):
         error = torch.zeros(3, dtype=torch.float64)
         for seed in range(seeds):
             maps = METHODS["smoothgrad"](model, inputs, targets, num_samples=draws, seed=seed)
@@ -224,7 +223,7 @@ def test_captum_agrees_on_the_gradient_family(pooling):
         ("resnet18", (3, 64, 64), {}, "layer4"),
         ("resnet18", (3, 64, 64), {}, "layer2.0.conv1"),
         ("resnet18", (3, 64, 64), {}, "bn1"),
-        ("vgg11", (3, 64, 64), {}, "features.18"),
+        ("squeezenet1_1", (3, 64, 64), {}, "features.12.expand3x3"),
     ],
 )
 def test_captum_agrees_on_gradcam(name, shape, settings, layer, relu):

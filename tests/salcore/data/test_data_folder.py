@@ -78,10 +78,11 @@ def test_every_usual_mode_is_read(pictures, spec, mode):
     np.testing.assert_array_equal(data.train.images[1], grey)
 
 
-def test_sixteen_bit_grey_is_scaled_and_not_clipped(pictures, spec):
+@pytest.mark.parametrize(("value", "level"), [(0, 0), (250, 1), (128 * 257, 128), (65535, 255)])
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(pictures, spec, value, level):
     top = pictures({"cat": 10, "dog": 10}, mode="L")
-    Image.fromarray(np.full((6, 5), 128 * 257, dtype=np.uint16)).save(top / "cat" / "000.png")
-    assert (load(spec(f"folder:{top}")).train.images[0] == 128).all()
+    Image.fromarray(np.full((6, 5), value, dtype=np.uint16)).save(top / "cat" / "000.png")
+    assert (load(spec(f"folder:{top}")).train.images[0] == level).all()
 
 
 def test_sizes_that_differ_need_image_size(pictures, spec):

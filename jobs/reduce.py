@@ -1,0 +1,27 @@
+"""The third stage alone: statistics from the maps that are there. `python -m jobs.reduce SPEC or RUN`."""
+
+from collections.abc import Sequence
+
+from jobs import command, session
+
+DESCRIPTION = "Reduce the maps of the trained members to mean, variance, SNR and SSIM."
+
+
+def reduce(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return command.run(
+        "reduce",
+        DESCRIPTION,
+        lambda asked: session.run(
+            asked,
+            (
+                "explain",
+                "reduce",
+            ),
+        ),
+        argv,
+    )
+
+
+if __name__ == "__main__":
+    command.main(reduce)

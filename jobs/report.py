@@ -1,0 +1,44 @@
+"""The last stage alone: the page, and whatever MLflow has not been told yet. `python -m jobs.report RUN`."""
+
+from collections.abc import Sequence
+
+from jobs import command, outcome, stages
+from jobs.command import Command
+from jobs.lock import Lock
+from jobs.prepare import prepare
+from jobs.progress import Progress
+from jobs.stages import Session
+from jobs.tracking import Tracker, tracking_uri
+from salcore import layout
+from salcore.errors import UserError
+
+DESCRIPTION = "Write the report of a run again, and send MLflow what it has not got (it may have been down)."
+
+
+def report(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return command.run("report", DESCRIPTION, act, argv)
+
+
+def act(asked: Command) -> int:
+    """Write the page and tell MLflow."""
+    if not asked.store.exists(layout.SUMMARY):
+        raise UserError("RUN", "a run with statistics (python -m jobs.reduce makes them)", str(asked.store))
+    plan = prepare(asked)
+    uri = tracking_uri(plan.spec, plan.store)
+    with Lock(plan.store):
+        session = Session(plan=plan, progress=Progress())
+        stages.write_report(session)
+        tracker = Tracker(plan.store, plan.spec, plan.members, fingerprint=plan.fingerprint, uri=uri)
+        sent = tracker.finish(
+            outcome.mlflow_status(plan), metrics=outcome.metrics(plan), artifacts=layout.ARTIFACTS, wait_s=120
+        )
+    print(outcome.table(plan))
+    print(outcome.where(plan, uri))
+    if not sent:
+        print(f"MLflow did not take everything; run this again when {uri} answers")
+    return 0 if sent else 1
+
+
+if __name__ == "__main__":
+    command.main(report)

@@ -1,0 +1,74 @@
+"""A user's own images, seen through the eyes of an ensemble that is already trained."""
+
+import numpy as np
+
+from salcore.data.part import Data, Part, digest
+from salcore.data.resize import resize
+from salcore.data.source import Source
+from salcore.errors import UserError
+
+LUMINANCE = np.array([0.299, 0.587, 0.114])
+"""Weights of red, green and blue in grey (ITU-R BT.601), as Pillow has them."""
+
+
+def as_evaluation(
+    source: Source, *, shape: tuple[int, int, int], classes: tuple[str, ...], mean: np.ndarray, std: np.ndarray
+) -> Data:
+    """Every image of a source as an evaluation sample `(C, H, W)` of an ensemble, normalised as its training data was.
+
+    Images take the ensemble's size and number of channels (colour becomes luminance, grey is repeated). Labels are
+    matched by the names of classes, and are -1 for images in no class folder. Raises UserError for a class that the
+    ensemble does not know.
+    """
+    found = source.test if source.test is not None else source.train
+    images = _channels(_sized(found.images, shape), shape[0])
+    labels = _labels(found.labels, source.classes, classes)
+    rows = np.arange(len(images), dtype=np.int64)
+    evaluation, nothing = (Part(images=images, labels=labels, index=index) for index in (rows, rows[:0]))
+    return Data(
+        train=nothing,
+        validation=nothing,
+        evaluation=evaluation,
+        classes=classes,
+        mean=mean,
+        std=std,
+        digest=digest(nothing, nothing, mean, std, classes),
+    )
+
+
+def _sized(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    if images.shape[2:] == shape[1:]:
+        return images
+    if shape[1] != shape[2]:
+        raise UserError(
+            "data.name", f"images of {shape[1]} x {shape[2]} pixels, like the training data", images.shape[2:]
+        )
+    return resize(images, shape[1])
+
+
+def _channels(images: np.ndarray, channels: int) -> np.ndarray:
+    have = images.shape[1]
+    if have == channels:
+        return images
+    if have == 1:
+        return np.repeat(images, channels, axis=1)
+    if (have, channels) == (3, 1):
+        grey = np.einsum("nchw,c->nhw", images.astype(np.float64), LUMINANCE)[:, None]
+        return np.rint(grey).astype(images.dtype) if images.dtype == np.uint8 else grey.astype(images.dtype)
+    raise UserError("data.name", f"images of {channels} channels, like the training data", have)
+
+
+def _labels(labels: np.ndarray, names: tuple[str, ...] | None, classes: tuple[str, ...]) -> np.ndarray:
+    """Class numbers of the ensemble; numbers without names are taken as they are."""
+    if names == ():
+        return np.full(len(labels), -1, np.int64)
+    if names is None:
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
+            raise UserError(
+                "data.name", f"labels from 0 to {len(classes) - 1}, the ensemble's classes", int(labels.max())
+            )
+        return labels.astype(np.int64)
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        raise UserError("data.name", f"folders named after the ensemble's classes ({', '.join(classes)})", unknown[0])
+    return np.array([classes.index(name) for name in names], np.int64)[labels]

@@ -1,0 +1,74 @@
+"""The sheet every chart is drawn on: sizes, colours, and how a figure becomes SVG or PNG.
+
+Charts are made with matplotlib's object interface, so that no global figure exists. In an SVG the colours of ink and
+paper become CSS variables: the same chart then fits a light and a dark page.
+"""
+
+import io
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, GRID = "#1f2933", "#66727e", "#d3d9df"
+BLUE, RED, GREEN = "#2f73c9", "#d0553f", "#3a9a6b"
+CSS_COLOURS = {INK: "--ink", MUTED: "--muted", GRID: "--grid", BLUE: "--blue", RED: "--red", GREEN: "--green"}
+"""Colours of charts and the CSS variables that stand for them in an SVG."""
+CATEGORIES = (
+    "#3b78c4", "#dd7a2e", "#3f9d63", "#cf4f52", "#8d6bc0", "#a0765a", "#d36fb2", "#7d8691", "#aaa12f", "#2fa7b5",
+)  # fmt: skip
+"""Colours of classes: of middling lightness, so that they are seen on white and on black; used in turn."""
+
+
+def sheet(width: float, height: float) -> "tuple[Figure, Axes]":
+    """A figure of `width` by `height` inches (96 CSS pixels each) and its only axes, in the style of all charts."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    dress(axes)
+    return figure, axes
+
+
+def dress(axes: "Axes") -> None:
+    """No box, a light grid, labels in the colours of the page."""
+    axes.set_facecolor("none")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GRID)
+    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=10, length=3)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    axes.xaxis.label.set_fontsize(11)
+    axes.yaxis.label.set_fontsize(11)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def svg(figure: "Figure", name: str) -> str:
+    """An `<svg>` element for a page: text stays text, ids start with `name`; the same bytes every time."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    # What else than these settings decides how SVG is written cannot be given to savefig; they are put back.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    for colour, variable in CSS_COLOURS.items():
+        text = text.replace(colour, f"var({variable})")
+    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'role="img"', text, count=1)
+
+
+def png(figure: "Figure", dpi: int = 144) -> bytes:
+    """The figure as PNG on white."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,31 @@
+"""Signs that are easily taken for others, by name, and numbers written with them."""
+
+import math
+
+MINUS = "\N{MINUS SIGN}"
+DASH = "\N{EN DASH}"
+SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
+TIMES = "\N{MULTIPLICATION SIGN}"
+PERCENT = "\N{NO-BREAK SPACE}%"
+ROOT_M = "\N{SQUARE ROOT}M"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with a true minus sign; a dash for what is not known.
+
+    >>> number(0.125), number(float("nan")) == DASH, number(float("inf"))
+    ('0.12', True, '∞')
+    """
+    if value is None or math.isnan(value):
+        return DASH
+    return signed("∞" if math.isinf(value) else f"{abs(value):.{digits}f}", value)
+
+
+def signed(text: str, value: float) -> str:
+    """`text` of a magnitude with the sign of `value`."""
+    return f"{MINUS if value < 0 else ''}{text}"
+
+
+def percent(share: float) -> str:
+    """A share with one decimal: `percent(0.5)` is "50.0" and a percent sign that stays on its line."""
+    return number(100 * share, 1) + PERCENT

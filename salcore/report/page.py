@@ -1,0 +1,49 @@
+"""The report of a run: one self-contained HTML page."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from salcore.figures.images import load_images
+from salcore.report import html, provenance, sections
+from salcore.report.facts import Facts, gather
+from salcore.report.findings import findings, warnings
+
+if TYPE_CHECKING:
+    from salcore.runs import Run
+
+
+def build(run: "Run") -> str:
+    """The page of a reduced run, answers first. Raises ValueError if no member is trained or no method is reduced."""
+    if not run.methods:
+        raise ValueError(f"`run`: expected statistics of at least one method, found none in {run.store}")
+    return html.page(f"{run.spec.name}: which parts of the explanations are real", _body(run, gather(run)))
+
+
+def _body(run: "Run", facts: Facts) -> Iterator[str]:
+    assert facts.samples is not None, "a run with methods has samples"
+    images = load_images(run)
+    yield f"<header><h1>{html.escape(run.spec.name)}</h1>"
+    yield html.paragraph(
+        "Saliency maps of an ensemble: what in them is signal, and what is noise of the training run.", "lead"
+    )
+    yield html.joined(html.paragraph(text, "warning") for text in warnings(facts))
+    yield "</header>"
+    yield sections.answers(findings(facts, run.spec, provenance.described(images)))
+    yield _contents()
+    yield sections.samples(run, facts, images)
+    yield sections.distrusted(facts.samples, images)
+    yield sections.methods(facts)
+    yield sections.convergence(run, facts)
+    yield sections.classes(run, facts, images)
+    yield sections.accuracies(run, facts)
+    yield provenance.what_was_run(run, facts, images)
+    yield provenance.reproduce(run)
+
+
+def _contents() -> str:
+    named = {
+        "samples": "Maps", "distrust": "Samples to distrust", "methods": "Methods", "convergence": "Convergence",
+        "classes": "Classes", "accuracy": "Accuracy", "run": "What was run", "reproduce": "How to reproduce it",
+    }  # fmt: skip
+    links = " · ".join(f'<a href="#{name}">{title}</a>' for name, title in named.items())
+    return f"<nav>{links}</nav>"

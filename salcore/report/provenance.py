@@ -1,0 +1,137 @@
+"""What was run, how long it took, and how to run it again."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from salcore import layout
+from salcore.figures.images import Images
+from salcore.figures.signs import TIMES
+from salcore.report import html
+from salcore.report.facts import Facts
+from salcore.spec import MethodSpec
+
+if TYPE_CHECKING:
+    from salcore.runs import Run
+
+PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "ray", "mlflow")
+STAGES = {"train": "training", "explain": "explaining", "reduce": "reducing", "report": "this report"}
+
+
+def what_was_run(run: "Run", facts: Facts, images: Images) -> str:
+    """Spec in short, sizes, fingerprints, versions, times."""
+    spec = run.spec
+    rows = [
+        ("network", _settings(spec.model.name, spec.model.settings)),
+        ("data", f"{spec.data.name}{described(images)}"),
+        ("training", _training(run)),
+        ("methods", "; ".join(_settings(m.folder, _method(m)) for m in spec.attribution.methods)),
+        ("explained class", str(spec.attribution.target)),
+        ("root seed", f"{spec.ensemble.root_seed}; members differ by: {', '.join(spec.ensemble.vary) or 'nothing'}"),
+        *((f"fingerprint: {name}", value) for name, value in run.fingerprints.items()),
+        ("versions", versions(run)),
+        ("run directory", str(run.store)),
+    ]
+    times = stage_times(run)
+    pieces = [html.pairs(rows)]
+    if times:
+        pieces.append(
+            html.pairs((f"time: {STAGES.get(name, name)}", duration(seconds)) for name, seconds in times.items())
+        )
+    seeds = [(m, *(run.record(m)["seeds"].values())) for m in facts.trained[:100]]
+    if seeds:
+        names = list(run.record(facts.trained[0])["seeds"])
+        pieces.append(html.details("Seeds of the members", html.table(("member", *names), seeds)))
+    return html.section("run", "What was run", *pieces)
+
+
+def described(images: Images) -> str:
+    """Sizes of the data set, in brackets; nothing where it could not be had."""
+    if (data := images.data) is None:
+        return ""
+    channels, height, width = data.shape
+    kind = {1: "grey", 3: "colour"}.get(channels, f"{channels}-channel")
+    parts = f"{len(data.train):,} training, {len(data.validation):,} validation, {len(data.evaluation):,} evaluation"
+    return f" ({parts} {kind} images of {height} {TIMES} {width} pixels, {len(data.classes)} classes)"
+
+
+def reproduce(run: "Run") -> str:
+    """Commands that make the same run again, make it larger, and open it."""
+    directory, members = str(run.store), run.spec.ensemble.members
+    commands = (
+        f"# the same run again, elsewhere: the same weights, bit for bit, on the same kind of hardware\n"
+        f"python -m jobs.ensemble {directory}/{layout.SPEC} --run-dir {run.spec.name}_again\n\n"
+        f"# twice the members, in this directory: only the new ones are trained\n"
+        f"python -m jobs.ensemble {directory}/{layout.SPEC} ensemble.members={2 * members} --run-dir {directory}\n\n"
+        f"# in a notebook\n"
+        f'import salcore\nrun = salcore.open("{directory}")\nrun.mean("{run.methods[0]}")'
+    )
+    text = run.store.read(layout.SPEC).decode()
+    return html.section(
+        "reproduce",
+        "How to reproduce it",
+        html.code(commands),
+        html.details(f"The whole {layout.SPEC}, for whom the directory is out of reach", html.code(text)),
+    )
+
+
+def stage_times(run: "Run") -> dict[str, float]:
+    """Seconds by stage, as far as they were recorded, in the order in which they run."""
+    found = run.store.read_json(layout.STAGES) if run.store.exists(layout.STAGES) else {}
+    order = [*STAGES, *found]
+    return dict(sorted(found.items(), key=lambda stage: order.index(stage[0])))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them.
+
+    >>> duration(8.04), duration(75), duration(7380)
+    ('8.0 s', '1 min 15 s', '2 h 3 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def versions(run: "Run") -> str:
+    """Versions of what made this page, and of the torch that trained the members."""
+    found = [f"salcore {version_of('salcore')}", f"Python {platform.python_version()}"]
+    found += [f"{name} {version_of(name)}" for name in PACKAGES if version_of(name)]
+    trained = sorted({run.record(member)["torch"] for member in run.members[:100]})
+    return ", ".join(found) + (f"; members trained with torch {', '.join(trained)}" if trained else "")
+
+
+def version_of(package: str) -> str:
+    """Version of an installed package, empty if it is not; this one's from its source."""
+    if package == "salcore":
+        from salcore import __version__
+
+        return __version__
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _training(run: "Run") -> str:
+    t = run.spec.training
+    if run.spec.ensemble.weights:
+        return "none: trained weight files"
+    rate = f"{t.schedule} up to {t.learning_rate:g}"
+    told = f"{t.epochs} epochs in batches of {t.batch_size}, {t.optimizer}, {rate}, {t.precision}"
+    if t.objective == "guided":
+        told += f"; saliency guided: k = {t.guidance.mask_fraction:g}, λ = {t.guidance.weight:g}"
+    return told
+
+
+def _method(method: MethodSpec) -> dict[str, object]:
+    settings = dict(method.settings)
+    if method.folder != method.name:
+        settings = {"method": method.name, **settings}
+    return settings
+
+
+def _settings(name: str, settings: dict[str, object]) -> str:
+    told = ", ".join(f"{key} {value}" for key, value in settings.items())
+    return f"{name} ({told})" if told else name

@@ -1,0 +1,181 @@
+"""The shared measuring harness: two ways of doing one thing, side by side, and the table of what came out.
+
+Runs are interleaved (A B B A ...), at least 7 times each; the figure is the median of the ratios of neighbours with a
+95 % bootstrap interval, and the goal counts on the interval's worse end. Results are compared before the clock starts.
+Two ceilings of the machine, GEMM GFLOP/s and read GB/s, are measured in the same process run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+FOLDER = Path(__file__).parent
+REPEATS = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table: a figure with its interval, the goal, and where and when it was measured."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    unit: str
+    goal: str
+    met: bool
+    detail: str
+    gemm_gflops: float
+    read_gbs: float
+    machine: str
+    versions: str
+    date: str
+
+
+def compare(
+    name: str,
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    *,
+    check: Callable[[], None],
+    at_least: float | None,
+    detail: str,
+    repeats: int = REPEATS,
+) -> Row:
+    """How many times faster `ours` is than `theirs`. `check` raises when their results differ; it comes first."""
+    check()
+    ours(), theirs()  # warm both
+    mine, other = [], []
+    for repeat in range(max(repeats, REPEATS)):
+        pair = [(mine, ours), (other, theirs)]
+        for times, work in pair if repeat % 2 == 0 else reversed(pair):
+            times.append(seconds(work))
+    detail = f"{detail}; {np.median(mine):.3g} s against {np.median(other):.3g} s"
+    return measured(name, np.divide(other, mine), unit="x", at_least=at_least, detail=detail)
+
+
+def measured(
+    name: str,
+    values: Sequence[float] | np.ndarray,
+    *,
+    unit: str,
+    detail: str,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Row:
+    """A row from repeated figures: median and interval; a goal is a bound below or above."""
+    low, high = interval(np.asarray(values))
+    met = (at_least is None or low >= at_least) and (at_most is None or high <= at_most)
+    goal = (
+        f">= {at_least:g} {unit}" if at_least is not None else f"<= {at_most:g} {unit}" if at_most is not None else ""
+    )
+    row = Row(
+        name=name,
+        value=float(np.median(values)),
+        low=low,
+        high=high,
+        unit=unit,
+        goal=goal,
+        met=met,
+        detail=detail,
+        gemm_gflops=gemm_gflops(),
+        read_gbs=read_gbs(),
+        machine=machine(),
+        versions=", ".join(f"{package} {version(package)}" for package in ("torch", "numpy", "pyarrow", "ray")),
+        date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+    )
+    print(f"{row.name}: {_figure(row)} (goal {goal or 'none'}: {'met' if met else 'NOT met'}); {detail}", flush=True)
+    return row
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Wall-clock seconds of one call, which must have finished its work when it returns."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def interval(values: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
+    """95 % bootstrap interval of the median."""
+    picks = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
+    low, high = np.quantile(np.median(values[picks], axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+@cache
+def gemm_gflops(side: int = 2048) -> float:
+    """Float32 matrix product on all cores of this process, best of 7."""
+    a, b = torch.rand(side, side), torch.rand(side, side)
+    return 2 * side**3 / min(seconds(lambda: a @ b) for _ in range(7)) / 1e9
+
+
+@cache
+def read_gbs(size: int = 1 << 28) -> float:
+    """Reading 256 MB of float32 per core, all cores at once, best of 7."""
+    cores = len(os.sched_getaffinity(0))
+    blocks = [np.ones(size // 4, np.float32) for _ in range(cores)]
+    with ThreadPoolExecutor(cores) as pool:
+        best = min(seconds(lambda: list(pool.map(np.max, blocks))) for _ in range(7))
+    return cores * size / best / 1e9
+
+
+@cache
+def machine() -> str:
+    """Processor, cores and memory, and the GPU if there is one."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    gpu = f", {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else ""
+    cores = len(os.sched_getaffinity(0))
+    return f"{names[0] if names else platform.processor()}, {cores} cores, {memory:.0f} GiB{gpu}"
+
+
+def record(rows: Sequence[Row], folder: Path = FOLDER) -> None:
+    """Put rows into `results.parquet` and `RESULTS.md`; a row replaces the earlier one of its name and machine."""
+    path = folder / "results.parquet"
+    known = [Row(**row) for row in pq.read_table(path).to_pylist()] if path.exists() else []
+    kept = {(row.name, row.machine): row for row in [*known, *rows]}
+    ordered = [kept[key] for key in sorted(kept)]
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in ordered]), path)
+    (folder / "RESULTS.md").write_text(_page(ordered))
+
+
+_HEAD = """# Benchmark results
+
+Written by `make bench`, or by one module, `python -m tests.benchmarks.bench_...`. Each figure is a median with its 95 %
+interval in brackets; a goal is met when the worse end of the interval meets it. GEMM and read are ceilings of the
+machine in the same run.
+"""
+
+
+def _page(rows: Sequence[Row]) -> str:
+    columns = ("what", "figure", "goal", "met", "how", "GEMM GFLOP/s", "read GB/s", "date", "versions")
+    sections = []
+    for name in sorted({row.machine for row in rows}):
+        lines = [f"\n## {name}\n", f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
+        for row in (row for row in rows if row.machine == name):
+            met = "" if not row.goal else "yes" if row.met else "**no**"
+            cells = (row.name, _figure(row), row.goal, met, row.detail, f"{row.gemm_gflops:.0f}", f"{row.read_gbs:.1f}")
+            lines.append(f"| {' | '.join((*cells, row.date, row.versions))} |")
+        sections.append("\n".join(lines) + "\n")
+    return _HEAD + "".join(sections)
+
+
+def _figure(row: Row) -> str:
+    return f"{row.value:.3g} {row.unit} [{row.low:.3g}, {row.high:.3g}]"

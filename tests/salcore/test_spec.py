@@ -1,0 +1,272 @@
+"""The spec: what it accepts, what it refuses and in which words, and that nothing else ever comes out of it."""
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from salcore.errors import UserError
+from salcore.spec import Spec, describe, from_dict, parse
+
+CONTRACT = """
+name: fashion_small_cnn
+data: {name: fashion_mnist, root: null, mirror: null, image_size: null, train_samples: null, validation_fraction: 0.2,
+       eval_samples: 512, split_seed: 0}
+model: {name: small_cnn, width: 16, depth: 2, weights: null}
+ensemble: {members: 10, root_seed: 0, vary: [init, order, augment, model, masking], weights: null}
+training: {epochs: 3, batch_size: 128, optimizer: adam, schedule: one_cycle, learning_rate: 0.01, precision: float32,
+           threads: 1, objective: standard, guidance: {mask_fraction: 0.5, weight: 1.0}}
+attribution:
+  target: label
+  dtype: float32
+  methods:
+    - gradient
+    - {name: gradcam, as: gradcam_layer2, layer: layer2}
+    - {name: smoothgrad, as: smoothgrad_ig, of: integrated_gradients, num_samples: 16, samples: 50}
+cluster: {slots: auto, gpus_per_slot: auto}
+tracking: {uri: null, experiment: null}
+"""
+
+
+def leaves(values, prefix=""):
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def test_every_key_of_the_contract_is_known_and_has_its_default():
+    spec = parse(CONTRACT)
+    defaults = Spec(name=spec.name)
+    assert spec.ensemble == defaults.ensemble
+    assert spec.training == defaults.training
+    assert spec.cluster == defaults.cluster
+    assert spec.tracking == defaults.tracking
+    assert spec.data == defaults.data.model_copy(update={"name": "fashion_mnist"})
+    assert spec.model.settings == {"width": 16, "depth": 2}
+    assert (spec.attribution.target, spec.attribution.dtype) == ("label", "float32")
+
+
+def test_a_method_is_a_name_or_a_mapping_whose_other_keys_are_settings():
+    gradient, gradcam, smoothgrad = parse(CONTRACT).attribution.methods
+    assert (gradient.name, gradient.folder, gradient.samples, gradient.settings) == ("gradient", "gradient", None, {})
+    assert (gradcam.name, gradcam.folder, gradcam.settings) == ("gradcam", "gradcam_layer2", {"layer": "layer2"})
+    assert (smoothgrad.folder, smoothgrad.samples) == ("smoothgrad_ig", 50)
+    assert smoothgrad.settings == {"of": "integrated_gradients", "num_samples": 16}
+
+
+@pytest.mark.parametrize("text", [CONTRACT, "", "attribution: {target: 3, methods: [gradient, {name: g, as: h}]}"])
+def test_what_is_written_is_read_back_the_same(text):
+    spec = parse(text)
+    written = yaml.safe_dump(spec.to_dict())
+    assert parse(written) == spec
+    assert yaml.safe_dump(parse(written).to_dict()) == written
+
+
+def test_every_default_is_written_out():
+    written = set(leaves(Spec().to_dict()))
+    assert written == {key for key, *_ in describe()}
+
+
+def test_every_leaf_is_described_with_default_and_meaning():
+    def fields(model, prefix=""):
+        for name, field in model.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from fields(inner, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}"
+
+    rows = {key: (default, unit, meaning) for key, default, unit, meaning in describe()}
+    assert list(rows) == list(fields(Spec))
+    assert all(meaning for _, _, meaning in rows.values())
+    assert rows["training.guidance.mask_fraction"][0] == "0.5"
+    assert rows["training.epochs"][:2] == ("3", "epochs")
+    assert rows["data.root"][0] == "null"
+    assert rows["training.augment.flip"][0] == "false"
+    assert rows["attribution.methods"][0] == "[gradient]"
+    assert rows["ensemble.vary"][0] == "[init, order, augment, model, masking]"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "hint"),
+    [
+        ("trainig: {}", "trainig", "did you mean training?"),
+        ("training: {epoch: 3}", "training.epoch", "did you mean epochs?"),
+        ("training: {guidance: {mask_fracton: 0.5}}", "training.guidance.mask_fracton", "did you mean mask_fraction?"),
+        ("mask_fraction: 0.5", "mask_fraction", "did you mean training.guidance.mask_fraction?"),
+        ("data: {epochs: 3}", "data.epochs", "did you mean training.epochs?"),
+        ("cluster: {qqqq: 3}", "cluster.qqqq", "one of slots, gpus_per_slot, attempts"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(text, key, hint):
+    with pytest.raises(UserError) as refused:
+        parse(text)
+    assert refused.value.key == key
+    assert hint in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("ensemble.members=0", "ensemble.members"),
+        ("ensemble.members=2.0", "ensemble.members"),
+        ("ensemble.members='4'", "ensemble.members"),
+        ("ensemble.members=true", "ensemble.members"),
+        ("ensemble.vary=[inti]", "ensemble.vary.0"),
+        ("ensemble.vary=init", "ensemble.vary"),
+        ("ensemble.weights=[]", "ensemble.weights"),
+        ("training.guidance.mask_fraction=1.5", "training.guidance.mask_fraction"),
+        ("training.guidance.mask_fraction=-0.1", "training.guidance.mask_fraction"),
+        ("training.guidance=0.5", "training.guidance"),
+        ("training.epochs=-1", "training.epochs"),
+        ("training.epochs=null", "training.epochs"),
+        ("training.learning_rate=0", "training.learning_rate"),
+        ("training.learning_rate=.nan", "training.learning_rate"),
+        ("training.learning_rate=.inf", "training.learning_rate"),
+        ("training.optimizer=adamm", "training.optimizer"),
+        ("training.precision=float16", "training.precision"),
+        ("training.augment.flip=1", "training.augment.flip"),
+        ("data.validation_fraction=1", "data.validation_fraction"),
+        ("data.eval_samples=0", "data.eval_samples"),
+        ("data=3", "data"),
+        ("attribution.target=-1", "attribution.target"),
+        ("attribution.target=mine", "attribution.target"),
+        ("attribution.methods=gradient", "attribution.methods"),
+        ("attribution.methods=[]", "attribution.methods"),
+        ("attribution.methods=[{samples: 3}]", "attribution.methods.0.name"),
+        ("attribution.methods=[gradient, {name: gradcam, samples: 0}]", "attribution.methods.1.samples"),
+        ("attribution.methods=[{name: gradcam, as: ../x}]", "attribution.methods.0.as"),
+        ("cluster.slots=0", "cluster.slots"),
+        ("cluster.slots=many", "cluster.slots"),
+        ("cluster.gpus_per_slot=-1", "cluster.gpus_per_slot"),
+        ("cluster.gpus_per_slot=1.5", "cluster.gpus_per_slot"),
+        ("name=a/b", "name"),
+        ("name=''", "name"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_one_line_that_names_its_key(override, key):
+    with pytest.raises(UserError) as refused:
+        parse("", [override])
+    assert refused.value.key == key
+    message = str(refused.value)
+    assert message.startswith(f"{key}: expected ")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("gpus", ["0", "0.25", "1", "2", "2.0", "auto"])
+def test_gpus_of_a_slot_are_a_fraction_or_a_whole_number(gpus):
+    assert str(parse("", [f"cluster.gpus_per_slot={gpus}"]).cluster.gpus_per_slot) in {gpus, f"{gpus}.0"}
+
+
+def test_overrides_are_yaml_and_the_last_one_stands():
+    spec = parse(
+        "training: {epochs: 1}",
+        [
+            *("training.epochs=7", "data.train_samples=null", "training.augment.flip=yes", "model.pooling=average"),
+            *("ensemble.vary=[init, order]", "attribution.methods=[gradient, {name: gradcam, as: cam}]"),
+            *("training.learning_rate=0.5", "training.learning_rate=1.0e-3", "tracking.uri=http://a?b=c"),
+        ],
+    )
+    assert (spec.training.epochs, spec.training.augment.flip, spec.training.learning_rate) == (7, True, 1e-3)
+    assert spec.ensemble.vary == ("init", "order")
+    assert [method.folder for method in spec.attribution.methods] == ["gradient", "cam"]
+    assert spec.model.settings == {"pooling": "average"}
+    assert spec.tracking.uri == "http://a?b=c"
+
+
+@pytest.mark.parametrize(
+    ("text", "override"),
+    [("", "epochs"), ("", "=3"), ("training: 3", "training.epochs=3"), ("", "training.epochs=[")],
+)
+def test_an_override_that_is_none_is_refused(text, override):
+    with pytest.raises(UserError):
+        parse(text, [override])
+
+
+@pytest.mark.parametrize("text", ["[]", "[1, 2]", "3", "0", "false", "name", "a: [", "a: b: c", "\0"])
+def test_what_is_no_mapping_is_refused(text):
+    with pytest.raises(UserError, match="^spec: expected"):
+        parse(text)
+
+
+def test_an_empty_file_is_the_spec_of_all_defaults():
+    assert parse("") == parse("# nothing\n") == Spec()
+
+
+def test_fingerprints_of_a_resolved_spec_are_passed_over():
+    assert parse("fingerprints: {member: abc}\nname: x") == parse("name: x")
+
+
+def test_a_bare_name_stands_for_a_part():
+    spec = parse("model: resnet18", ["data=folder:/some/where"])
+    assert (spec.data.name, spec.data.eval_samples) == ("folder:/some/where", 512)
+    assert (spec.model.name, spec.model.settings) == ("resnet18", {})
+
+
+@pytest.mark.parametrize("entry", ["gradient", "{name: gradcam, as: gradient}"])
+def test_folders_of_methods_are_unique(entry):
+    with pytest.raises(UserError, match="'gradient'") as refused:
+        parse("", [f"attribution.methods=[gradient, {entry}]"])
+    assert refused.value.key == "attribution.methods"
+    assert len(parse("", ["attribution.methods=[gradient, {name: gradient, as: other}]"]).attribution.methods) == 2
+
+
+def test_weight_files_say_how_many_members_there_are():
+    assert parse("", ["ensemble.weights=[a, b, c]"]).ensemble.members == 3
+    assert parse("", ["ensemble.weights=[a, b, c]", "ensemble.members=3"]).ensemble.weights == ("a", "b", "c")
+    with pytest.raises(UserError, match="as many weight files as members") as refused:
+        parse("", ["ensemble.weights=[a, b, c]", "ensemble.members=4"])
+    assert refused.value.key == "ensemble"
+
+
+def test_specs_are_frozen():
+    spec = Spec()
+    for part, name in [(spec, "name"), (spec.training, "epochs"), (spec.training.guidance, "weight")]:
+        with pytest.raises(ValidationError):
+            setattr(part, name, 1)
+    with pytest.raises(ValidationError):
+        spec.model.width = 3
+
+
+KEYS = [key for key, *_ in describe()]
+WORDS = st.sampled_from([*{part for key in KEYS for part in key.split(".")}, "as", "samples", "fingerprints", "oops"])
+ODD = st.sampled_from(
+    [
+        *("2020-13-45", "0x_", "0b_", "!!int x", "!!bool maybe", "!!float x", "!!timestamp x", "!!binary '?'"),
+        *("&a [*a]", "*a", "{[1]: 2}", "!!set {1}", '"\\ud800"', "1e999", "9" * 5000, "[" * 3000, "!!python/name:os"),
+        *("{? : }", "<<: 3", "{1: 2}", "null", "~", ".nan", "-.inf", "'", "{name: {name: 1}}", "1:61:3", "\x00"),
+    ]
+)
+SCALARS = st.none() | st.booleans() | st.integers(-(10**400), 10**400) | st.floats() | st.text(max_size=5) | WORDS
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | st.integers(0, 3), inner, max_size=3),
+    max_leaves=6,
+)
+KEY = st.sampled_from(KEYS) | st.lists(WORDS, min_size=1, max_size=3).map(".".join) | st.text(max_size=6)
+TEXTS = VALUES.map(lambda value: yaml.safe_dump(value, allow_unicode=True)) | ODD | st.text(max_size=12)
+
+
+@given(text=TEXTS, overrides=st.lists(st.tuples(KEY, TEXTS).map("=".join), max_size=3))
+@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+def test_anything_ends_in_a_spec_or_in_the_users_mistake(text, overrides):
+    try:
+        spec = parse(text, overrides)
+    except UserError as error:
+        assert "\n" not in str(error)
+        return
+    assert isinstance(spec, Spec)
+
+
+@given(value=ODD, key=st.sampled_from(KEYS))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+def test_odd_yaml_under_a_known_key_is_the_users_mistake(value, key):
+    try:
+        spec = parse("", [f"{key}={value}"])
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert from_dict(spec.to_dict()) == spec
