@@ -97,6 +97,7 @@ class Queue:
     def __init__(self, work: Sequence[Work], attempts: int) -> None:
         self._ledger = Ledger(waiting=deque(work), attempts=attempts)
         self._incarnation: dict[int, int] = {}
+        self._most_starts = attempts * (len(work) + 1)
         self._watchers: set[asyncio.Task] = set()
         self._epochs = 0
         self._broken: str | None = None
@@ -106,6 +107,8 @@ class Queue:
         """A slot's process has started: whatever its predecessor held is free, and it is watched from now on."""
         self._ledger.lost(slot)
         self._incarnation[slot] = self._incarnation.get(slot, 0) + 1
+        if self._incarnation[slot] > self._most_starts:
+            self._broken = f"slot {slot} died {self._most_starts} times, more often than its members explain"
         task = asyncio.create_task(self._watch(slot, self._incarnation[slot], handle))
         self._watchers.add(task)
         task.add_done_callback(self._watchers.discard)

@@ -30,10 +30,12 @@ def start() -> None:
 
     Starting twice is joining: a process that is connected stays so.
     """
+    if ray.is_initialized():
+        return
     os.environ.update(QUIET)  # workers that this machine starts inherit it, and idle ones can be used at once
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(runtime_env={"env_vars": QUIET}, **quiet)
     else:

@@ -116,10 +116,23 @@ class _Slot(threading.Thread):
 
 
 def _pull_members(config: dict[str, Any]) -> None:
-    """The training function of a slot."""
-    queue, slot, runs = config["queue"], config["slot"], config["runs"]
-    pin(config["threads"])
-    ray.get(queue.register.remote(slot, ray.get_runtime_context().current_actor))
+    """The training function of a slot. What it cannot mend it tells the queue: raising would restart it for ever."""
+    queue, slot = config["queue"], config["slot"]
+    try:
+        pin(config["threads"])
+        ray.get(queue.register.remote(slot, ray.get_runtime_context().current_actor))
+        _work_off(queue, slot, config["runs"])
+    except OSError as error:
+        reason = f"storage cannot be used ({error}): make room or mend it, then run the same command"
+        ray.get(queue.broken.remote(reason))
+    except ray.exceptions.RayError:
+        raise  # the queue or the node is gone: Train decides
+    except Exception as error:
+        ray.get(queue.broken.remote(f"{type(error).__name__} in a slot: {error}"))
+
+
+def _work_off(queue: Any, slot: int, runs: Sequence[Run]) -> None:
+    """Pull members until there are none; the data of the run at hand is kept."""
     held: tuple[int, Data] | None = None
     while (work := ray.get(queue.take.remote(slot))) != "leave":
         if work is None:
@@ -128,15 +141,9 @@ def _pull_members(config: dict[str, Any]) -> None:
         run = runs[work.run]
         if held is None or held[0] != work.run:
             held = work.run, run.data.get()
-        try:
-            outcome = train_member(
-                work.member, held[1], run.store, device=get_device(), on_epoch=lambda _: queue.epoch.remote()
-            )
-        except OSError as error:
-            ray.get(
-                queue.broken.remote(f"{run.store} cannot be written ({error}): make room, then run the same command")
-            )
-            return
+        outcome = train_member(
+            work.member, held[1], run.store, device=get_device(), on_epoch=lambda _: queue.epoch.remote()
+        )
         ray.get(queue.done.remote(slot, outcome))
 
 

@@ -1,46 +1,50 @@
-"""What a command prints when it is done."""
+"""What a command prints, and tells MLflow, when it is done."""
 
 import math
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 import salcore
 from jobs.prepare import Plan
 from jobs.records import redacted
 from salcore import layout
+from salcore.report import Facts, gather
+from salcore.statistics import Estimate
 
 
-def table(plan: Plan) -> str:
+def facts(plan: Plan) -> Facts | None:
+    """The run's numbers; None while it has no statistics."""
+    return gather(salcore.open(plan.store.uri)) if plan.store.exists(layout.SUMMARY) else None
+
+
+def table(found: Facts | None) -> str:
     """One line per method: accuracy, SNR with its interval over members, debiased SNR."""
-    if not plan.store.exists(layout.SUMMARY):
+    if found is None:
         return "no statistics yet"
-    run = salcore.open(plan.store.uri)
-    members, ensemble = accuracies(run)
+    accuracy = math.nan if found.accuracy is None else found.accuracy.ensemble.value
     lines = [f"{'method':<24} {'accuracy':>9} {'SNR':>7} {'95 % interval':>17} {'debiased SNR':>13}"]
-    for row in run.summary.to_pylist():
-        interval = f"{_number(row['snr_low'])} to {_number(row['snr_high'])}"
-        debiased = _number(row["snr_debiased"])
-        lines.append(f"{row['method']:<24} {ensemble:>9.3f} {_number(row['snr']):>7} {interval:>17} {debiased:>13}")
-    spread = f"{min(members):.3f} to {max(members):.3f}" if len(members) else "-"
-    lines.append(
-        f"accuracy is that of {len(members)} members together on the evaluation samples; alone they reach {spread}"
-    )
+    lines += [
+        f"{method.name:<24} {_number(accuracy):>9} {_number(method.snr.value):>7} {_interval(method.snr):>17} "
+        f"{_number(method.debiased.value):>13}"
+        for method in found.methods
+    ]
+    if found.accuracy is not None:
+        alone = found.accuracy.members.values()
+        lines.append(
+            f"accuracy is that of {len(alone)} members together on {found.accuracy.samples} evaluation samples; "
+            f"alone they reach {min(alone):.3f} to {max(alone):.3f}"
+        )
     return "\n".join(lines)
 
 
-def metrics(plan: Plan) -> dict[str, float]:
+def metrics(found: Facts | None) -> dict[str, float]:
     """The run's own numbers, as MLflow names them; what is not defined is left out."""
-    if not plan.store.exists(layout.SUMMARY):
+    if found is None:
         return {}
-    run = salcore.open(plan.store.uri)
-    values = {}
-    for row in run.summary.to_pylist():
-        values[f"snr/{row['method']}"] = row["snr"]
-        values[f"snr_debiased/{row['method']}"] = row["snr_debiased"]
-    if plan.spec.attribution.target != "ensemble" or (plan.data.evaluation.labels >= 0).all():
-        values["ensemble/accuracy"] = accuracies(run)[1]
+    values = {f"snr/{method.name}": method.snr.value for method in found.methods}
+    values |= {f"snr_debiased/{method.name}": method.debiased.value for method in found.methods}
+    if found.accuracy is not None:
+        values["ensemble/accuracy"] = found.accuracy.ensemble.value
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
@@ -54,27 +58,15 @@ def where(plan: Plan, uri: str) -> str:
     lines = [f"run      {plan.store}"]
     if plan.store.exists(layout.REPORT):
         lines.append(f"report   {plan.store.path(layout.REPORT)}")
-    local = f"mlflow ui --host 127.0.0.1 --backend-store-uri {redacted(uri)}"
-    page = f"{'make ui' if uri == default_database() else local}, then http://127.0.0.1:5000"
-    lines.append(f"MLflow   {redacted(uri) if uri.startswith('http') else page}")
+    default = f"sqlite:///{Path('runs', 'mlflow.db').absolute()}"
+    server = "make ui" if uri == default else f"mlflow ui --host 127.0.0.1 --backend-store-uri {redacted(uri)}"
+    lines.append(f"MLflow   {redacted(uri) if uri.startswith('http') else f'{server}, then http://127.0.0.1:5000'}")
     return "\n".join(lines)
 
 
-def accuracies(run: "salcore.runs.Run") -> tuple[np.ndarray, float]:
-    """Accuracy of every member `(M,)` and of the ensemble (mean of the members' probabilities) on the evaluation
-    samples.
-    """
-    labels, logits = run.logits()
-    members = (logits.argmax(2) == labels).mean(1)
-    shifted = np.exp(logits - logits.max(2, keepdims=True))
-    probabilities = (shifted / shifted.sum(2, keepdims=True)).mean(0)
-    return members, float((probabilities.argmax(1) == labels).mean())
+def _interval(estimate: Estimate) -> str:
+    return f"{_number(estimate.low)} to {_number(estimate.high)}"
 
 
-def default_database() -> str:
-    """The database of runs that name no server."""
-    return f"sqlite:///{Path('runs', 'mlflow.db').absolute()}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"

@@ -19,6 +19,7 @@ from salcore.explain import padded_size
 from salcore.member_files import failed, trained
 from salcore.members import Member
 from salcore.objectives import OBJECTIVES
+from salcore.settings import settings_of
 from salcore.spec import MethodSpec, Spec, from_dict
 from salcore.storage import Store
 
@@ -83,7 +84,7 @@ def _borrowed(command: Command) -> Plan:
 
 
 def map_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
-    """Shape of one map by each method, from explaining one image with an untrained network.
+    """Shape of one map by each method, from one draw or step on one image with an untrained network.
 
     Raises UserError if a method cannot explain this network.
     """
@@ -91,7 +92,7 @@ def map_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
     shapes = {}
     for method in plan.spec.attribution.methods:
         try:
-            maps = METHODS[method.name](model, inputs, torch.zeros(1, dtype=torch.int64), **method.settings)
+            maps = METHODS[method.name](model, inputs, torch.zeros(1, dtype=torch.int64), **_cheap(method)[0])
         except (ValueError, RuntimeError, TypeError) as error:
             message = f"a method that explains {plan.spec.model.name} ({method.folder}: {error})"
             raise UserError("attribution.methods", message) from None
@@ -116,11 +117,17 @@ def describe(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> str:
             f"{len(data.classes)} classes",
             f"members  {count} x {spec.model.name} ({parameters:,} parameters), {spec.training.objective}, "
             f"{spec.training.epochs} epochs; {len(plan.untrained())} to train",
-            f"methods  {', '.join(samples)}",
+            f"methods  {', '.join(samples)}{_warning(spec)}",
             f"maps     {count * cut} shards, {_size(count * values * width)}; statistics {_size(2 * 4 * values)}; "
             f"weights {_size(count * parameters * 4)}",
         ]
     )
+
+
+def _warning(spec: Spec) -> str:
+    if spec.attribution.target != "prediction":
+        return ""
+    return "\n         each member explains its own prediction: where members disagree, the SNR mixes classes"
 
 
 def estimate(plan: Plan) -> str:
@@ -224,7 +231,19 @@ def _seconds_of_a_step(plan: Plan) -> float:
 def _seconds_of_a_pass(plan: Plan, method: MethodSpec) -> float:
     model, inputs = _network(plan), _inputs(plan, padded_size(plan.spec.attribution.batch_size))
     targets = torch.zeros(len(inputs), dtype=torch.int64)
-    return _seconds(lambda: METHODS[method.name](model, inputs, targets, **method.settings))
+    settings, factor = _cheap(method)
+    return factor * _seconds(lambda: METHODS[method.name](model, inputs, targets, **settings))
+
+
+def _cheap(method: MethodSpec) -> tuple[dict[str, Any], int]:
+    """Settings with one draw and one step, and how many times as much work the method's own settings are."""
+    settings, factor = dict(method.settings), 1
+    inner = settings_of(METHODS[settings["of"]]) if settings.get("of") in METHODS else {}
+    for name, default in {**settings_of(METHODS[method.name]), **inner}.items():
+        if name in {"num_samples", "num_steps"}:
+            factor *= settings.get(name, default.default)
+            settings[name] = 1
+    return settings, factor
 
 
 def _seconds(action: object) -> float:

@@ -1,10 +1,10 @@
-"""The third stage alone: statistics from the maps that are there. `python -m jobs.reduce SPEC or RUN`."""
+"""The third stage alone: statistics from the maps. `python -m jobs.reduce SPEC or RUN`."""
 
 from collections.abc import Sequence
 
 from jobs import command, session
 
-DESCRIPTION = "Reduce the maps of the trained members to mean, variance, SNR and SSIM."
+DESCRIPTION = "Reduce the maps of the trained members (missing ones are made) to mean, variance, SNR and SSIM."
 
 
 def reduce(argv: Sequence[str] | None = None) -> int:

@@ -30,10 +30,11 @@ def act(asked: Command) -> int:
         session = Session(plan=plan, progress=Progress())
         stages.write_report(session)
         tracker = Tracker(plan.store, plan.spec, plan.members, fingerprint=plan.fingerprint, uri=uri)
+        found = outcome.facts(plan)
         sent = tracker.finish(
-            outcome.mlflow_status(plan), metrics=outcome.metrics(plan), artifacts=layout.ARTIFACTS, wait_s=120
+            outcome.mlflow_status(plan), metrics=outcome.metrics(found), artifacts=layout.ARTIFACTS, wait_s=120
         )
-    print(outcome.table(plan))
+    print(outcome.table(found))
     print(outcome.where(plan, uri))
     if not sent:
         print(f"MLflow did not take everything; run this again when {uri} answers")

@@ -7,7 +7,7 @@ import ray
 
 from cluster import start
 from jobs import outcome, stages
-from jobs.command import Command, on_termination
+from jobs.command import Command
 from jobs.console import libraries_write_to
 from jobs.lock import Lock
 from jobs.prepare import Plan, describe, estimate, map_shapes, prepare, resolved
@@ -27,11 +27,13 @@ def run(asked: Command, wanted: Sequence[str]) -> int:
     uri = tracking_uri(plan.spec, plan.store)
     with Lock(plan.store):
         if _finished(plan, wanted, retry_failed=asked.retry_failed):
-            print(outcome.table(plan))
+            print(outcome.table(outcome.facts(plan)))
             print(f"nothing to do: {plan.store} is finished ({len(plan.trained())} members)")
             return _status(plan)
         print(describe(plan, map_shapes(plan)), flush=True)
         plan.store.write(layout.SPEC, resolved(plan).encode())
+        for name in (layout.SUMMARY, layout.REPORT):
+            plan.store.delete(name)  # out of date from here on: a run that dies must not look finished
         return _do(asked, plan, wanted, uri)
 
 
@@ -48,7 +50,8 @@ def _do(asked: Command, plan: Plan, wanted: Sequence[str], uri: str) -> int:
             with tracker:
                 _stages(Session(plan=plan, progress=progress), tracker, wanted, retry_failed=asked.retry_failed)
                 status = outcome.mlflow_status(plan)
-                sent = tracker.finish(status, metrics=outcome.metrics(plan), artifacts=layout.ARTIFACTS, wait_s=60)
+                found = outcome.facts(plan)
+                sent = tracker.finish(status, metrics=outcome.metrics(found), artifacts=layout.ARTIFACTS, wait_s=60)
     except KeyboardInterrupt:
         print(f"\ninterrupted; what is finished is kept. Go on with: {asked.again}", file=sys.stderr, flush=True)
         raise
@@ -56,7 +59,7 @@ def _do(asked: Command, plan: Plan, wanted: Sequence[str], uri: str) -> int:
         if not joined:
             ray.shutdown()
     if "reduce" in wanted:
-        print(outcome.table(plan))
+        print(outcome.table(found))
     print(outcome.where(plan, uri))
     if not sent:
         print(f"MLflow did not take everything: python -m jobs.report {plan.store} sends the rest", file=sys.stderr)
@@ -67,12 +70,12 @@ def _stages(session: Session, tracker: Tracker, wanted: Sequence[str], *, retry_
     if "train" in wanted and session.plan.untrained(retry_failed=retry_failed):
         start.start()
         tracker.ready()  # the run ids stand before workers start
-    on_termination()
     if "train" in wanted:
         stages.train_members(session, retry_failed=retry_failed)
+    if not session.plan.trained():
+        return  # every member failed, and there is nothing to explain
     if "explain" in wanted or "reduce" in wanted:
         found = stages.explain_members(session)
-        on_termination()
         if "reduce" in wanted:
             stages.reduce_maps(session, found)
     stages.record_times(session)

@@ -10,6 +10,7 @@ import salcore
 from cluster import explain as explaining
 from cluster import reduce as reducing
 from cluster import start, train
+from jobs.command import on_termination
 from jobs.prepare import Plan
 from jobs.progress import Progress
 from salcore import inventory, layout, shards
@@ -17,7 +18,7 @@ from salcore.explain import Made
 from salcore.figures import charts, hero, png
 from salcore.member_files import FAILED
 from salcore.members import fingerprint
-from salcore.report import build
+from salcore.report import build, gather
 from salcore.runs import Run
 from salcore.storage import Store
 from salcore.summary import read_stats, summarise
@@ -39,6 +40,7 @@ class Session:
     def room(self, work: int) -> start.Room:
         """Join the cluster, if that is not done, and see how many slots it has for so much work."""
         self.connect()
+        on_termination()
         return start.room(self.plan.spec.cluster, self.plan.spec.training.threads, work, start.nodes())
 
     def data(self) -> train.Source:
@@ -72,7 +74,6 @@ def train_members(session: Session, *, retry_failed: bool = False) -> None:
                              + (f" and {room.gpus:g} GPUs" if room.gpus else ""))  # fmt: skip
         run = train.Run(store=plan.store, data=session.data(), members=pending)
         done_before = len(plan.members) - len(pending)
-        scratch = plan.store.local or Path("/tmp")
         crashes = 0
         for status in train.train(
             [run],
@@ -116,13 +117,12 @@ def reduce_maps(session: Session, found: inventory.Inventory) -> None:
             session.room(len(work))
             for done, _ in enumerate(reducing.reduce(work, plan.store), 1):
                 session.progress.update("reduce", done, len(work), "ranges")
-    if work or not plan.store.exists(layout.SUMMARY):
-        files = [
-            f"{layout.stats_folder(method.folder)}/{path}"
-            for method in plan.spec.attribution.methods
-            for path in sorted(_paths(found, method.folder))
-        ]
-        plan.store.write_parquet(layout.SUMMARY, summarise(read_stats(plan.store, name) for name in files))
+    files = [
+        f"{layout.stats_folder(method.folder)}/{path}"
+        for method in plan.spec.attribution.methods
+        for path in sorted(_paths(found, method.folder))
+    ]
+    plan.store.write_parquet(layout.SUMMARY, summarise(read_stats(plan.store, name) for name in files))
 
 
 def write_report(session: Session) -> None:
@@ -139,16 +139,17 @@ def write_report(session: Session) -> None:
 
 def figures(run: Run) -> dict[str, bytes]:
     """The run's figures as PNG, by their place in the run directory: what MLflow shows beside the page."""
-    row = max(run.summary.to_pylist(), key=lambda row: row["snr_debiased"])
-    method = row["method"]
+    method, members = gather(run).main, len(run.members)
+    if method is None:
+        return {}
     label = run.column(method, "label")
     norms = run.column(method, "mean_norm"), run.column(method, "sigma_norm")
     classes = run.record(run.members[0])["classes"]
     drawn = {"snr": charts.snr_by_class(run.snr(method), label, classes)}
-    if row["members"] > 1:
+    if members > 1:
         drawn["convergence"] = charts.convergence_snr(run.convergence_members(method), *norms)
     pictures = {f"report/{name}.png": png(figure) for name, figure in drawn.items()}
-    return {"report/maps.png": hero(run), **pictures} if row["members"] > 1 else pictures
+    return {"report/maps.png": hero(run), **pictures} if members > 1 else pictures
 
 
 def record_times(session: Session) -> None:

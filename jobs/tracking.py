@@ -178,7 +178,8 @@ class Server:
             return standing.experiment_id
         database = _sqlite_file(self._uri)
         location = (database.parent / "mlartifacts" / name).as_uri() if database is not None else None
-        return self._client.create_experiment(name, artifact_location=location)
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # its page opens on runs, not on language models
+        return self._client.create_experiment(name, artifact_location=location, tags=kind)
 
     def runs(self, experiment: str, tags: Mapping[str, str]) -> list[Run]:
         """All runs of an experiment that have these tags and are not deleted."""

@@ -19,7 +19,7 @@ class UserError(ValueError):
         message = f"{key}: expected {expected}"
         if got is not _ABSENT:
             message += f", got {got!r}"
-        super().__init__(message)
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
 
     def __reduce__(self) -> tuple:
         # Crosses process boundaries (Ray) with its message intact: the default would call __init__ with one argument.

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,6 @@ def plan(spec: Spec, data_digest: str) -> tuple[Member, ...]:
     return tuple(members)
 
 
-@lru_cache(maxsize=4096)
 def _file_digest(path: str, key: str) -> str:
     file = Path(path)
     if not file.is_file():

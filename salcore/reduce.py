@@ -21,7 +21,7 @@ from salcore.moments import Moments
 from salcore.similarity import ssim_map
 
 GROUP = 16
-"""Members whose deviations are summed in float32 before they are added up in float64."""
+"""Members whose deviations are summed in float32 before they are merged into float64."""
 OPEN_SHARDS = 256
 """Shards kept open at a time: well below the usual limit of open files."""
 SUMS = ("snr", "snr_samples", "signal2", "noise2", "cosine", "ssim")
@@ -67,41 +67,6 @@ class Reduced:
     metadata: dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shuffled:
-    """A member's maps dealt out to other samples of their shard: the null of an ensemble that agrees on nothing."""
-
-    shard: Maps
-    order: np.ndarray
-
-    def __post_init__(self) -> None:
-        if sorted(self.order.tolist()) != list(range(self.shard.rows)):
-            raise ValueError(f"`order`: expected a permutation of the {self.shard.rows} rows")
-
-    @property
-    def rows(self) -> int:
-        """Number of samples."""
-        return self.shard.rows
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one map."""
-        return self.shard.shape
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns, which are not shuffled."""
-        return self.shard.columns
-
-    def column(self, name: str) -> np.ndarray:
-        """Values of a column, which is not shuffled."""
-        return self.shard.column(name)
-
-    def maps(self, start: int, stop: int) -> np.ndarray:
-        """Maps of the rows `order[start:stop]`."""
-        return np.concatenate([self.shard.maps(row, row + 1) for row in self.order[start:stop].tolist()])
-
-
 def reduce_range(
     sources: Sequence[Maps | Callable[[], Maps]],
     *,
@@ -143,15 +108,17 @@ def reduce_range(
 def prefix_moments(maps: Iterable[np.ndarray], at: Collection[int]) -> Iterator[Moments]:
     """Moments over members, in order, of the first m maps for each m in `at`: float32 in, float64 out.
 
-    Sums of d = x - (first map) and of d^2, so nothing large cancels: mean = first + s / m, m2 = q - s^2 / m. They run
-    in float32 over 16 maps at a time, so few roundings add up, and are then added up in float64.
+    Deviations from the first map of each 16 are summed in float32, so nothing large cancels and few roundings add up;
+    the groups are merged in float64 (Chan et al., 1983), so the error does not grow with the number of maps.
     """
-    done: tuple[np.ndarray, np.ndarray] | None = None
+    done: Moments | None = None
     for count, x in enumerate(maps, 1):
-        size = (count - 2) % GROUP + 1
+        size = (count - 1) % GROUP + 1
         if count == 1:
-            first, total, squares, deviation = x, np.zeros_like(x), np.zeros_like(x), np.empty_like(x)
-        elif size == 1:
+            total, squares, deviation = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+        if size == 1:
+            first = x
+        elif size == 2:
             np.subtract(x, first, out=total)
             np.square(total, out=squares)
         else:
@@ -159,13 +126,13 @@ def prefix_moments(maps: Iterable[np.ndarray], at: Collection[int]) -> Iterator[
             np.add(total, deviation, out=total)
             np.square(deviation, out=deviation)
             np.add(squares, deviation, out=squares)
-        full = count > 1 and size == GROUP
-        if full or count in at:
-            s, q = (total, squares) if done is None else (done[0] + total, done[1] + squares)
+        if size == GROUP or count in at:
+            moments = _group_moments(first, total, squares, size)
+            moments = moments if done is None else done.merge(moments)
             if count in at:
-                yield _shifted_moments(first, s, q, count)
-            if full:
-                done = s.astype(np.float64), q.astype(np.float64)
+                yield moments
+            if size == GROUP:
+                done = moments
 
 
 def first_pass(maps: Iterable[np.ndarray], grid: Sequence[int], out: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -214,7 +181,7 @@ def second_pass(
         lowest[index] = min(lowest[index], x.min())
         similarity += ssim
         units += own2 > 0
-        unit_sum += x / _along(np.sqrt(np.where(own2 == 0, 1, own2)), x.ndim)
+        unit_sum += x / shards.along_rows(np.sqrt(np.where(own2 == 0, 1, own2)), x.ndim)
     out["ssim_to_mean"][:] = similarity / members
     unit2 = _row_sums(unit_sum, unit_sum) / members**2
     # The sum of the squared norms of M maps of unit norm is their number.
@@ -230,13 +197,16 @@ def empty_columns(rows: int, shape: tuple[int, ...], points: int) -> dict[str, n
     return maps | {name: np.empty(rows) for name in names} | curves
 
 
-def _shifted_moments(first: np.ndarray, total: np.ndarray, squares: np.ndarray, count: int) -> Moments:
-    shift = np.divide(total, count, dtype=np.float64)
+def _group_moments(first: np.ndarray, total: np.ndarray, squares: np.ndarray, size: int) -> Moments:
+    """Mean = first + s / n and m2 = q - s^2 / n, from the sums s and q of the deviations from the first map."""
+    if size == 1:
+        return Moments(1, first.astype(np.float64), np.zeros(first.shape))
+    shift = np.divide(total, size, dtype=np.float64)
     mean = first + shift
     np.square(shift, out=shift)
-    np.multiply(shift, count, out=shift)
+    np.multiply(shift, size, out=shift)
     np.subtract(squares, shift, out=shift)
-    return Moments(count, mean, np.maximum(shift, 0, out=shift))
+    return Moments(size, mean, np.maximum(shift, 0, out=shift))
 
 
 def _row_sums(x: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
@@ -255,11 +225,7 @@ def _ssim(x: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def _scaled(x: np.ndarray) -> np.ndarray:
     largest = np.abs(x).reshape(len(x), -1).max(axis=1)
-    return (x / _along(np.where(largest == 0, 1, largest), x.ndim)).astype(np.float32)
-
-
-def _along(values: np.ndarray, ndim: int) -> np.ndarray:
-    return values.reshape(-1, *[1] * (ndim - 1))
+    return (x / shards.along_rows(np.where(largest == 0, 1, largest), x.ndim)).astype(np.float32)
 
 
 def _add(sums: np.ndarray, values: Mapping[str, np.ndarray]) -> None:

@@ -168,8 +168,16 @@ class Run:
         return list(self.store.files("members"))
 
     def _parts(self, method: str) -> list[str]:
-        files = self.store.files(layout.stats_folder(method))
-        return [name for name in files if re.fullmatch(r".*/part-\d+\.arrow", name)]
+        """Statistics files of the ranges that the spec asks for: an earlier spec may have asked for more."""
+        folder = layout.stats_folder(method)
+        there = self.store.files(folder)
+        chosen = next((each for each in self.spec.attribution.methods if each.folder == method), None)
+        samples = min(self.spec.data.eval_samples, (chosen and chosen.samples) or self.spec.data.eval_samples)
+        names = [f"{folder}/{layout.part_file(part.part)}" for part in self._ranges(samples)]
+        return [name for name in names if name in there]
+
+    def _ranges(self, samples: int) -> list[layout.Range]:
+        return list(layout.ranges(samples, self.spec.attribution.shard_samples))
 
     def _open_stats(self, name: str) -> ipc.RecordBatchFileReader:
         return ipc.open_file(self.store.open(name))
@@ -184,8 +192,11 @@ class Run:
         return self._stats(method, column).combine_chunks().to_numpy_ndarray()
 
     def _member_logits(self, member: int) -> tuple[np.ndarray, np.ndarray]:
-        names = self.store.files(f"{layout.member_folder(member)}/{layout.LOGITS}")
+        folder = f"{layout.member_folder(member)}/{layout.LOGITS}"
+        names = [f"{folder}/{layout.part_file(part.part)}" for part in self._ranges(self.spec.data.eval_samples)]
         parts = [part for part in (read_predictions(self.store, name) for name in names) if part]
+        if len(parts) < len(names):
+            raise ValueError(f"member {member} of {self.store} has not seen every evaluation sample yet")
         return np.concatenate([part.label for part in parts]), np.concatenate([part.logits for part in parts])
 
 

@@ -25,7 +25,6 @@ MANIFEST = "manifest.json"
 METADATA = b"salcore"
 BLOCK_BYTES = 1 << 18
 """Bytes of float32 maps that a reducer takes from one shard at a time: with their statistics they stay in cache."""
-BLOCKS_PER_BATCH = 8
 _COLUMNS = {"sample": pa.int64(), "label": pa.int32(), "target": pa.int32(), "prediction": pa.int32()}
 _DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
 
@@ -110,7 +109,7 @@ class Shard:
             values = batch.column("map").to_numpy_ndarray()
             if values.dtype == np.float16:
                 exponents = batch.column("exponent").to_numpy().astype(np.int32)
-                values = np.ldexp(values.astype(np.float32), _along_rows(exponents, values.ndim))
+                values = np.ldexp(values.astype(np.float32), along_rows(exponents, values.ndim))
             self._batch = index, values
         return self._batch[1]
 
@@ -155,7 +154,7 @@ def encode(
 
 def default_batch_rows(shape: tuple[int, ...]) -> int:
     """Rows of a record batch: a whole number of blocks, 2 MB of float32 maps, and one map at least."""
-    return BLOCKS_PER_BATCH * block_rows(shape)
+    return 8 * block_rows(shape)
 
 
 def block_rows(shape: tuple[int, ...]) -> int:
@@ -260,14 +259,8 @@ def _check(store: Store, name: str, info: FileInfo, known: Entry | None) -> Entr
 
 
 def _entry(name: str, shard: Shard, digest: str, info: FileInfo) -> Entry:
-    return Entry(
-        path=name.rpartition("/")[2],
-        rows=shard.rows,
-        bytes=info.size,
-        sha256=digest,
-        mtime_ns=info.mtime_ns,
-        fingerprint=str(shard.metadata.get("fingerprint", "")),
-    )
+    path, mark = name.rpartition("/")[2], str(shard.metadata.get("fingerprint", ""))
+    return Entry(path=path, rows=shard.rows, bytes=info.size, sha256=digest, mtime_ns=info.mtime_ns, fingerprint=mark)
 
 
 def _require_finite(maps: np.ndarray, sample: np.ndarray) -> None:
@@ -281,12 +274,13 @@ def _halve(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Exponent `(n,)` int16 and scaled maps float16; the exponent of an all-zero map is 0."""
     largest = np.abs(maps).reshape(len(maps), -1).max(axis=1, initial=0)
     exponent = np.where(largest > 0, np.frexp(largest)[1] - 15, 0).astype(np.int32)
-    scaled = np.ldexp(maps, _along_rows(-exponent, maps.ndim))
+    scaled = np.ldexp(maps, along_rows(-exponent, maps.ndim))
     with np.errstate(under="ignore"):
         return exponent.astype(np.int16), scaled.astype(np.float16)
 
 
-def _along_rows(values: np.ndarray, ndim: int) -> np.ndarray:
+def along_rows(values: np.ndarray, ndim: int) -> np.ndarray:
+    """One value per row, `(n,)`, shaped to broadcast over arrays `(n, ...)` of `ndim` axes."""
     return values.reshape(-1, *[1] * (ndim - 1))
 
 

@@ -10,7 +10,16 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from salcore.errors import UserError
@@ -35,6 +44,7 @@ class _Open(BaseModel):
     """A part that also holds the settings of whatever it names, checked by that one's signature."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+    __pydantic_extra__: dict[str, JsonValue]  # what YAML and JSON both hold, so that it is written and read back
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -89,7 +99,7 @@ class EnsembleSpec(_Part):
     @model_validator(mode="before")
     @classmethod
     def _one_member_per_file(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("weights"), list | tuple):
+        if isinstance(values, dict) and isinstance(values.get("weights"), list | tuple) and values["weights"]:
             values = {"members": len(values["weights"]), **values}
             if values["members"] != len(values["weights"]):
                 raise ValueError(f"as many weight files as members ({values['members']}), got {len(values['weights'])}")
@@ -260,10 +270,8 @@ def parse(text: str, overrides: Sequence[str] = ()) -> Spec:
 
     Raises UserError that names the key. The section `fingerprints` of a resolved spec is passed over.
     """
-    try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise UserError("spec", f"YAML ({' '.join(str(error).split())})") from None
+    values = _yaml("spec", text)
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise UserError("spec", "a mapping of keys", values)
     values.pop("fingerprints", None)
@@ -314,10 +322,16 @@ def _set(values: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise UserError(key, f"a key below a mapping; {folder} holds a value", inner)
         values = inner
+    values[last] = _yaml(key, text)
+
+
+def _yaml(key: str, text: str) -> Any:
+    """The value of a YAML text. Raises UserError with `key`."""
     try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(key, "a YAML value", text) from None
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # PyYAML lets through what its constructors meet, such as ValueError for the date 2020-13-45.
+        raise UserError(key, f"YAML ({' '.join(str(error).split())})", text[:80]) from None
 
 
 def _explained(error: ValidationError) -> UserError:

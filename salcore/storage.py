@@ -10,6 +10,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -64,7 +65,7 @@ class Store:
 
     def child(self, name: str) -> "Store":
         """The folder `name` below this one."""
-        return Store(f"{self.uri.rstrip('/')}/{name}")
+        return Store(f"{self.uri.rstrip('/')}/{quote(name)}")
 
     def path(self, name: str) -> str:
         """The full path or URI of `name`, as a message to a person would give it."""

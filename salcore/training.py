@@ -84,6 +84,7 @@ def fit(
             "schedule": schedule.state_dict(),
         }
         record = _record(epoch, loss, model, data, device, rate, started, state)
+        _refuse_broken(record, model, data)
         if training.patience and record.eval_loss < best["loss"]:
             copy = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             best = {"loss": record.eval_loss, "epoch": epoch, "model": copy}
@@ -194,6 +195,13 @@ def _record(
         seconds=time.perf_counter() - started,
         state=state,
     )
+
+
+def _refuse_broken(record: Epoch, model: nn.Module, data: Data) -> None:
+    """An epoch's last step may break a network whose training loss, taken before that step, was still finite."""
+    finite = all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
+    if not finite or (len(data.validation) and not math.isfinite(record.eval_loss)):
+        raise Diverged(f"the network is not finite after epoch {record.epoch}: try a smaller training.learning_rate")
 
 
 def _patience_over(patience: int | None, best: dict[str, Any], epoch: int) -> bool:

@@ -22,7 +22,7 @@ from salcore.attribution.input_x_gradient import input_x_gradient
 from salcore.attribution.integrated_gradients import integrated_gradients
 from salcore.attribution.smoothgrad import smoothgrad
 from salcore.errors import UserError
-from salcore.models.settings import Within, find_mistake, nearest, settings_of
+from salcore.settings import Within, find_mistake, nearest, settings_of
 
 __all__ = ["COMPLETE", "METHODS", "check_settings", "non_negative", "residual"]
 

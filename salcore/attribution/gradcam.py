@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from salcore.attribution.autograd import derivative, prepared, select
-from salcore.models.settings import nearest
+from salcore.settings import nearest
 
 # After these the map is no longer the last convolution's, even where its size is the same.
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)

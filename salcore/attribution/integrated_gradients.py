@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from salcore.attribution.autograd import input_gradient, prepared
 from salcore.attribution.baseline import Baseline, as_baseline
-from salcore.models.settings import Within
+from salcore.settings import Within
 
 Rule = Literal["gauss_legendre", "midpoint"]
 

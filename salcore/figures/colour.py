@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
 PERCENTILE = 99.0
 """Colours saturate at this percentile of the magnitudes, so that a single pixel cannot wash out the rest."""
-LARGEST_SIDE = 160
-"""Pictures of more pixels are averaged down to this many on their longer side."""
+LARGEST_SIDE, IMAGE_SIDE = 160, 256
+"""Maps and images of more pixels are averaged down to this many on their longer side."""
+SMALL_SIDE = 64
+"""Images of at most so many pixels on a side are kept exact."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,23 +56,30 @@ def map_png(values: np.ndarray, scale: Scale, side: int = LARGEST_SIDE) -> bytes
     return _png(picture)
 
 
-def image_png(image: np.ndarray) -> bytes:
-    """An image `(C, H, W)` as PNG: uint8 as it is, float stretched from its minimum to its maximum.
-
-    Three channels are RGB, one is grey; of any other number the mean over channels is shown, in grey.
-    """
+def image_file(image: np.ndarray) -> bytes:
+    """An image `(C, H, W)` as PNG, pixel by pixel, or as JPEG if it has more than 64 pixels on a side."""
     from PIL.Image import fromarray
 
-    return _png(fromarray(displayable(image)))
+    pixels = displayable(image)
+    picture = fromarray(pixels)
+    if max(pixels.shape[:2]) <= SMALL_SIDE:
+        return _png(picture)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=88)
+    return buffer.getvalue()
 
 
 def displayable(image: np.ndarray) -> np.ndarray:
-    """uint8 pixels `(H, W)` or `(H, W, 3)` of an image `(C, H, W)`, as `image_png` shows it."""
+    """uint8 pixels `(H, W)` or `(H, W, 3)` of an image `(C, H, W)`, at most 256 pixels on a side.
+
+    uint8 stays as it is, float is stretched from its minimum to its maximum. Three channels are RGB, one is grey; of
+    any other number the mean over channels is shown, in grey.
+    """
     pixels = (image if image.shape[0] in (1, 3) else image.mean(axis=0, keepdims=True)).astype(np.float64)
     if image.dtype != np.uint8:
         low, span = pixels.min(), np.ptp(pixels) or 1.0
         pixels = 255 * (pixels - low) / span
-    small = np.rint([shrink(channel) for channel in pixels]).astype(np.uint8)
+    small = np.rint([shrink(channel, IMAGE_SIDE) for channel in pixels]).astype(np.uint8)
     return small[0] if len(small) == 1 else np.ascontiguousarray(small.transpose(1, 2, 0))
 
 

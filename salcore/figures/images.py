@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from salcore.errors import UserError
-from salcore.figures.colour import image_png
+from salcore.figures.colour import image_file
 
 if TYPE_CHECKING:
     from salcore.data import Data
@@ -27,9 +27,9 @@ class Images:
     data: "Data | None" = None
     missing: str = ""
 
-    def png(self, position: int) -> bytes | None:
-        """The image of a sample."""
-        return None if self.pixels is None else image_png(self.pixels[position])
+    def file(self, position: int) -> bytes | None:
+        """The image of a sample as PNG or JPEG."""
+        return None if self.pixels is None else image_file(self.pixels[position])
 
 
 def load_images(run: "Run") -> Images:

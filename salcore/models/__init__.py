@@ -13,11 +13,11 @@ from torch import nn
 from salcore.errors import UserError
 from salcore.models import custom
 from salcore.models.mnist_cnn import mnist_cnn
-from salcore.models.settings import find_mistake, nearest
 from salcore.models.sizes import check_output, check_size
 from salcore.models.small_cnn import small_cnn
 from salcore.models.weights import load_weights
 from salcore.seeds import forked
+from salcore.settings import find_mistake, nearest
 
 if TYPE_CHECKING:
     from salcore.spec import ModelSpec

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from salcore.errors import UserError
-from salcore.models.settings import nearest
+from salcore.settings import nearest
 
 PREFIX = "python:"
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from torch import nn
 
-from salcore.models.settings import Within
+from salcore.settings import Within
 
 _POOLING = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 

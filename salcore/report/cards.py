@@ -33,7 +33,7 @@ def cards(run: "Run", facts: Facts, images: Images, positions: Sequence[int]) ->
     for position in positions:
         strips = {name: strip(run, name, position, side) for name in names if position < sizes[name]}
         main = strips.pop(samples.method)
-        first = "" if (png := images.png(position)) is None else html.picture(png, "image")
+        first = "" if (file := images.file(position)) is None else html.picture(file, "image")
         others = [html.details(_snr_title(run, name, position), _grid(pieces)) for name, pieces in strips.items()]
         title = f"Sample {samples.sample[position]}: {class_name(images.classes, int(samples.label[position]))}"
         yield html.joined(
@@ -78,7 +78,7 @@ def thumbnails(samples: Samples, images: Images, positions: Sequence[int]) -> st
     for position in positions:
         name = class_name(images.classes, int(samples.label[position]))
         note = f"SNR {number(float(samples.snr[position]))}. {said(samples, images.classes, position)}"
-        pieces.append(html.picture(images.png(position) or b"", f"{samples.sample[position]}: {name}", note))
+        pieces.append(html.picture(images.file(position) or b"", f"{samples.sample[position]}: {name}", note))
     return f'<div class="thumbs">{html.joined(pieces)}</div>'
 
 

@@ -11,6 +11,7 @@ from salcore.report.compare import Comparison, Difference
 from salcore.report.findings import Finding
 from salcore.report.sections import answers
 
+POINTS = " points"
 HEAD = ("quantity", "first", "second", "difference", "95 % over members", "95 % over samples", "samples")
 ABOUT = (
     "Over members: jackknife, the members of the runs taken as independent; it answers whether two new ensembles would "
@@ -51,7 +52,7 @@ def verdict(each: Difference) -> Finding:
         told = "Not told apart: the interval over members holds 0."
     values = f"{_shown(each, each.values[0])} in {first}, {_shown(each, each.values[1])} in {second}"
     change = f"{values}; difference {_signed(each, each.members.value)}"
-    interval = "" if math.isnan(low) else f" ({_signed(each, low)} to {_signed(each, high)} over members)"
+    interval = "" if math.isnan(low) else f" ({_ends(each, low, high)} over members)"
     return Finding(question=each.quantity, answer=f"{told} {change}{interval}.", caution=not (low > 0 or high < 0))
 
 
@@ -97,7 +98,7 @@ def _row(each: Difference) -> tuple[str, ...]:
 
 
 def _ends(each: Difference, low: float, high: float) -> str:
-    return DASH if math.isnan(low) else f"{_signed(each, low)} to {_signed(each, high)}"
+    return DASH if math.isnan(low) else f"{_signed(each, low).removesuffix(POINTS)} to {_signed(each, high)}"
 
 
 def _shown(each: Difference, value: float) -> str:
@@ -106,7 +107,7 @@ def _shown(each: Difference, value: float) -> str:
 
 def _signed(each: Difference, value: float) -> str:
     """A difference with its sign; of shares in percentage points."""
-    text = f"{number(100 * value)} points" if _is_share(each) else number(value, 3)
+    text = f"{number(100 * value)}{POINTS}" if _is_share(each) else number(value, 3)
     return f"+{text}" if value >= 0 else text
 
 

@@ -1,6 +1,7 @@
 """The few pieces of HTML that pages are made of. Functions take plain values and return markup that is safe to join."""
 
 import base64
+import re
 from collections.abc import Iterable, Sequence
 from html import escape as _escape
 from typing import Any
@@ -9,6 +10,9 @@ from salcore.figures.colour import Scale, gradient_css
 from salcore.figures.signs import DASH, MINUS, number, signed
 from salcore.report.style import STYLE
 
+PNG = b"\x89PNG"
+"""First bytes of a PNG file."""
+
 
 def escape(value: Any) -> str:
     """A value as text."""
@@ -16,13 +20,17 @@ def escape(value: Any) -> str:
 
 
 def page(title: str, body: Iterable[str]) -> str:
-    """A whole document that asks nothing of any server."""
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    """A whole document that asks nothing of any server.
+
+    A page travels further than the run it tells of: users and passwords are taken out of every URI in it.
+    """
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body><main>\n{joined(body)}\n</main></body></html>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}</style>"
     )
+    content = re.sub(r"://[^/\s'\"<>]*@", "://", joined(body))
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><main>\n{content}\n</main></body></html>\n'
 
 
 def joined(pieces: Iterable[str]) -> str:
@@ -75,12 +83,13 @@ def charts(*figures: str) -> str:
     return f'<div class="charts">{joined(figures)}</div>'
 
 
-def picture(png: bytes, caption: str, note: str = "", scale: Scale | None = None) -> str:
+def picture(file: bytes, caption: str, note: str = "", scale: Scale | None = None) -> str:
     """A small picture, enlarged without smoothing, with its caption and, for a map, its colour bar."""
-    data = base64.b64encode(png).decode()
+    data = base64.b64encode(file).decode()
     bar = "" if scale is None else _bar(scale)
     note = f"<small>{escape(note)}</small>" if note else ""
-    image = f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
+    kind = "png" if file.startswith(PNG) else "jpeg"
+    image = f'<img alt="{escape(caption)}" src="data:image/{kind};base64,{data}">'
     return f'<figure class="picture">{image}{bar}<figcaption>{escape(caption)}{note}</figcaption></figure>'
 
 

@@ -24,7 +24,7 @@ max-width:none}
 .answer,.sample{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:14px 16px}
 .answer{border-top:3px solid var(--blue)}
 .answer.caution{border-top-color:var(--warn-line)}
-.answer p{margin:4px 0 0;font-size:.96rem}
+.answer p{overflow-wrap:anywhere;margin:4px 0 0;font-size:.96rem}
 .answer h3{font-size:.98rem}
 .answer.wide{grid-column:1/-1}
 .answer pre{margin:8px 0 0;background:none}

@@ -53,11 +53,12 @@ def compare(
     theirs: Callable[[], Any],
     *,
     check: Callable[[], None],
-    at_least: float | None,
+    at_least: float | None = None,
+    at_most: float | None = None,
     detail: str,
     repeats: int = REPEATS,
 ) -> Row:
-    """How many times faster `ours` is than `theirs`. `check` raises when their results differ; it comes first."""
+    """How many times longer `theirs` takes than `ours`. `check` raises when their results differ; it comes first."""
     check()
     ours(), theirs()  # warm both
     mine, other = [], []
@@ -66,7 +67,7 @@ def compare(
         for times, work in pair if repeat % 2 == 0 else reversed(pair):
             times.append(seconds(work))
     detail = f"{detail}; {np.median(mine):.3g} s against {np.median(other):.3g} s"
-    return measured(name, np.divide(other, mine), unit="x", at_least=at_least, detail=detail)
+    return measured(name, np.divide(other, mine), unit="x", at_least=at_least, at_most=at_most, detail=detail)
 
 
 def measured(

@@ -30,7 +30,7 @@ def test_a_file_comes_back_with_its_bytes_and_its_size(store):
     assert store.read("a/b/c.bin") == b"\x00\xff" * 9
     assert store.open("a/b/c.bin").read() == b"\x00\xff" * 9
     info = store.info("a/b/c.bin")
-    assert (info.size, info.mtime_ns) == (18, os.stat(store.local / "a/b/c.bin").st_mtime_ns)
+    assert (info.size, info.mtime_ns) == (18, (store.local / "a/b/c.bin").stat().st_mtime_ns)
 
 
 def test_buffers_and_empty_files_are_written(store):

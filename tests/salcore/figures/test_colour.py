@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from salcore.figures.colour import Scale, displayable, image_png, map_png, positive_scale, shrink, signed_scale
+from salcore.figures.colour import Scale, displayable, image_file, map_png, positive_scale, shrink, signed_scale
 
 
 def pixels(png):
@@ -62,7 +62,7 @@ def test_shrinking_keeps_the_mean_and_the_limit():
 
 def test_uint8_images_are_shown_as_they_are():
     colour = np.random.default_rng(0).integers(0, 256, (3, 5, 6), dtype=np.uint8)
-    assert (pixels(image_png(colour)) == colour.transpose(1, 2, 0)).all()
+    assert (pixels(image_file(colour)) == colour.transpose(1, 2, 0)).all()
     assert (displayable(colour[:1]) == colour[0]).all()
 
 
@@ -70,3 +70,9 @@ def test_float_images_are_stretched_and_other_channels_averaged():
     assert displayable(np.array([[[-2.0, 0.0, 2.0]]], np.float32)).tolist() == [[0, 128, 255]]
     assert displayable(np.array([[[0]], [[100]]], np.uint8)).tolist() == [[50]]
     assert displayable(np.zeros((1, 2, 2), np.float32)).tolist() == [[0, 0], [0, 0]]
+
+
+def test_photographs_become_jpeg_of_a_bounded_size():
+    photograph = np.random.default_rng(0).integers(0, 256, (3, 600, 300), dtype=np.uint8)
+    assert image_file(photograph).startswith(b"\xff\xd8")
+    assert pixels(image_file(photograph)).shape == (200, 100, 3)

@@ -9,8 +9,8 @@ from torch import nn
 
 from salcore.errors import UserError
 from salcore.models import MODELS, build, builder, check
-from salcore.models.settings import settings_of
 from salcore.seeds import forked
+from salcore.settings import settings_of
 from salcore.spec import ModelSpec
 
 

@@ -157,3 +157,12 @@ def test_the_hero_picture_is_wide(run):
 
     width, height = Image.open(BytesIO(figures.hero(run))).size
     assert width > 3 * height
+
+
+def test_passwords_do_not_travel_with_the_page(make_run, digits, noisy, logits):
+    sample, label = digits
+    spec = {"tracking": {"uri": "https://ann:secret@host:5000/api"}}
+    maps = {"gradient": noisy(3, 20, 0.5)}
+    page = build(make_run("private", maps, sample, label, logits(label, [0.9] * 3), spec=spec))
+    assert "https://host:5000/api" in page
+    assert "secret" not in page
