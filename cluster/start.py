@@ -66,6 +66,9 @@ def room(cluster: ClusterSpec, threads: int, work: int, nodes: Sequence[Mapping[
         math.floor(min(node.get("CPU", 0.0) / threads, node.get("GPU", 0.0) / gpus if gpus else math.inf))
         for node in nodes
     )
+    if not fitting:
+        expected = f"a slot that one node holds; none has both {threads} cores and {gpus:g} GPUs"
+        raise UserError("training.threads", expected, threads)
     if isinstance(cluster.slots, int) and gpus and cluster.slots > fitting:
         raise UserError(
             "cluster.slots", f"no more slots of {gpus:g} GPUs than the cluster holds ({fitting})", cluster.slots

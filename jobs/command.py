@@ -67,7 +67,7 @@ def on_termination() -> None:
 
 def read(program: str, description: str, arguments: Sequence[str]) -> Command:
     """The command of `arguments`. Raises UserError."""
-    parser = _Parser(
+    parser = Parser(
         prog=f"python -m jobs.{program}",
         description=description,
         epilog=_keys(),
@@ -112,16 +112,23 @@ def find_spec(source: str, overrides: Sequence[str] = ()) -> tuple[Spec, str | N
             raise UserError(
                 "SPEC", f"a run directory (with a {layout.SPEC}), a YAML file or a name in jobs/specs", source
             )
-        return absolute(parse(store.read(layout.SPEC).decode(), overrides)), source
+        return absolute(parse(_text(store.read(layout.SPEC), source), overrides)), source
     named = SPECS / f"{source}.yaml"
     file = path if path.is_file() else named
     if not file.is_file():
         known = ", ".join(sorted(spec.stem for spec in SPECS.glob("*.yaml")))
         raise UserError("SPEC", f"a YAML file, a run directory, or one of {known}", source)
-    spec = parse(file.read_text(), overrides)
+    spec = parse(_text(file.read_bytes(), source), overrides)
     if spec.name == "run" and not any(override.startswith("name=") for override in overrides):
         spec = spec.model_copy(update={"name": file.stem})
     return absolute(spec), None
+
+
+def _text(content: bytes, source: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise UserError("SPEC", "a YAML file in UTF-8", source) from None
 
 
 def absolute(spec: Spec) -> Spec:
@@ -145,8 +152,11 @@ def main(module: Callable[[], int]) -> None:
     os._exit(status)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Tells what is wrong with a command line as a UserError, in one line."""
+
     def error(self, message: str) -> Any:
+        """Raise UserError."""
         raise UserError("command line", f"{self.format_usage().strip()} ({message})")
 
 

@@ -35,6 +35,8 @@ def act(arguments: list[str]) -> int:
         raise UserError("RUN", "two or more run directories", given.runs)
     try:
         found = compared([salcore.open(run) for run in given.runs])
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError("RUN", f"finished runs that share samples and methods ({error})") from None
     page = Path(given.page)

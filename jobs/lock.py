@@ -28,6 +28,7 @@ class Lock:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._stop = threading.Event()
+        self._beating = threading.Thread(target=self._beat, daemon=True, name="run.lock")
         self._mine = {
             "host": platform.node(),
             "pid": os.getpid(),
@@ -51,13 +52,14 @@ class Lock:
         except OSError as error:
             expected = f"a folder that can be written ({error.strerror or error})"
             raise UserError("--run-dir", expected, str(self._store)) from None
-        threading.Thread(target=self._beat, daemon=True, name="run.lock").start()
+        self._beating.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
+        self._beating.join(BEAT_S)  # a renewal that is under way would put the file back
         self._store.delete(LOCK)
 
     def _create(self) -> bool:

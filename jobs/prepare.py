@@ -115,13 +115,19 @@ def describe(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> str:
             f"data     {spec.data.name}: {len(data.train)} training, {len(data.validation)} validation, "
             f"{len(data.evaluation)} evaluation samples of {'x'.join(map(str, data.shape))}, "
             f"{len(data.classes)} classes",
-            f"members  {count} x {spec.model.name} ({parameters:,} parameters), {spec.training.objective}, "
-            f"{spec.training.epochs} epochs; {len(plan.untrained())} to train",
+            f"members  {count} x {spec.model.name} ({parameters:,} parameters), {_origin(plan)}",
             f"methods  {', '.join(samples)}{_warning(spec)}",
             f"maps     {count * cut} shards, {_size(count * values * width)}; statistics {_size(2 * 4 * values)}; "
             f"weights {_size(count * parameters * 4)}",
         ]
     )
+
+
+def _origin(plan: Plan) -> str:
+    spec, missing = plan.spec, len(plan.untrained())
+    if spec.ensemble.weights:
+        return f"from your own files; {missing} to read"
+    return f"{spec.training.objective}, {spec.training.epochs} epochs; {missing} to train"
 
 
 def _warning(spec: Spec) -> str:

@@ -1,6 +1,6 @@
 """What a run has done, from storage alone: while it goes on, or after it died. `python -m jobs.status RUN`."""
 
-import argparse
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -17,9 +17,7 @@ def status(argv: Sequence[str] | None = None) -> int:
 
 def act(arguments: list[str]) -> int:
     """Print one line per stage."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.status", description="Show what a run has done and what it lacks."
-    )
+    parser = command.Parser(prog="python -m jobs.status", description="Show what a run has done and what it lacks.")
     parser.add_argument("run", metavar="RUN", help="a run directory: a folder or a URI")
     print(describe(salcore.open(parser.parse_args(arguments).run)))
     return 0
@@ -29,12 +27,13 @@ def describe(run: "salcore.runs.Run") -> str:
     """Members trained, training and failed; shards per method; statistics; report; who drives the run."""
     spec, store = run.spec, run.store
     planned = spec.ensemble.members
-    checkpoints = [int(name.split("/")[1]) for name in store.files("members") if name.endswith(CHECKPOINT)]
+    checkpoints = [int(name.split("/")[1]) for name in store.files("members") if name.endswith(f"/{CHECKPOINT}")]
     lines = [f"run      {store}", f"driver   {_driver(run)}"]
     lines.append(f"train    {len(run.members)}/{planned} members trained")
     lines += [f"         member {index} has a checkpoint" for index in checkpoints]
     lines += [f"         member {index} failed: {reason}" for index, reason in run.failures.items()]
-    made = Counter(name.split("/")[1] for name in store.files("maps") if name.endswith(".arrow"))
+    shards = [name for name in store.files("maps") if re.fullmatch(r".*/part-\d+\.arrow", name)]
+    made = Counter(name.split("/")[1] for name in shards)
     for method in spec.attribution.methods:
         samples = min(spec.data.eval_samples, method.samples or spec.data.eval_samples)
         total = len(run.members) * len(list(layout.ranges(samples, spec.attribution.shard_samples)))

@@ -1,5 +1,6 @@
 """What a run still lacks, found on storage alone: nothing is remembered in a process that may die."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -34,6 +35,7 @@ def take(store: Store, spec: Spec, data: Data, members: Sequence[Member]) -> Inv
     inventory = Inventory()
     cut = list(ranges(len(data.evaluation), spec.attribution.shard_samples))
     digests = {part: range_digest(data, part) for part in _all_ranges(cut, spec)}
+    others: Counter[str] = Counter()
     for member in members:
         lacking: dict[int, list[str]] = {}
         for method in spec.attribution.methods:
@@ -47,12 +49,18 @@ def take(store: Store, spec: Spec, data: Data, members: Sequence[Member]) -> Inv
                     entries[path] = entry
                 else:
                     lacking.setdefault(part.part, []).append(method.folder)
+                    others[method.folder] += entry is not None
             inventory.entries[method.folder, member.index] = entries
         inventory.missing += [
             Item(member=member.index, range=part, methods=tuple(lacking[part.part]))
             for part in cut
             if part.part in lacking
         ]
+    inventory.problems += [
+        f"{count} shards of {method} are of other settings or other samples; they are made again."
+        for method, count in others.items()
+        if count
+    ]
     return inventory
 
 

@@ -8,6 +8,7 @@ to the same places.
 import hashlib
 import io
 import math
+import pickle
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -125,11 +126,12 @@ def _resume(store: Store, member: Member) -> tuple[list[dict[str, float]], dict[
     name = member_file(member.index, CHECKPOINT)
     if not store.exists(name):
         return [], None
+    content = store.read(name)
     try:
-        saved = torch.load(io.BytesIO(store.read(name)), weights_only=True)
-    except (RuntimeError, EOFError, ValueError, OSError):
-        saved = {}  # truncated: the files of this project appear whole, so somebody else's hand was in it
-    if saved.get("fingerprint") != member.fingerprint:
+        saved = torch.load(io.BytesIO(content), weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        saved = None  # damaged: the files of this project appear whole, so somebody else's hand was in it
+    if not isinstance(saved, dict) or saved.get("fingerprint") != member.fingerprint:
         store.delete(name)
         return [], None
     return saved["history"], saved["state"]

@@ -275,7 +275,7 @@ def parse(text: str, overrides: Sequence[str] = ()) -> Spec:
     if not isinstance(values, dict):
         raise UserError("spec", "a mapping of keys", values)
     values.pop("fingerprints", None)
-    for override in overrides:
+    for override in sorted(overrides, key=_names_first):
         _set(values, override)
     return from_dict(values)
 
@@ -316,13 +316,16 @@ def _set(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(override, "key.sub=value")
+    value = _yaml(key, text)
+    _start_anew(values, key, value)
     *folders, last = key.split(".")
     for folder in folders:
-        inner = values.setdefault(folder, {})
+        inner = _named(values.setdefault(folder, {}))
         if not isinstance(inner, dict):
             raise UserError(key, f"a key below a mapping; {folder} holds a value", inner)
+        values[folder] = inner
         values = inner
-    values[last] = _yaml(key, text)
+    values[last] = value
 
 
 def _yaml(key: str, text: str) -> Any:
@@ -332,6 +335,21 @@ def _yaml(key: str, text: str) -> Any:
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         # PyYAML lets through what its constructors meet, such as ValueError for the date 2020-13-45.
         raise UserError(key, f"YAML ({' '.join(str(error).split())})", text[:80]) from None
+
+
+def _start_anew(values: dict[str, Any], key: str, value: Any) -> None:
+    """Drop what another value of a key makes meaningless: settings of another network, a number of files."""
+    model, ensemble = _named(values.get("model")), values.get("ensemble")
+    if key == "model.name" and isinstance(model, dict) and model.get("name") != value:
+        values["model"] = {}
+    if key == "ensemble.weights" and isinstance(ensemble, dict):
+        ensemble.pop("members", None)
+
+
+def _names_first(override: str) -> bool:
+    """Sorts `model=...` and `model.name=...` before the settings of that model, in whatever order they are given."""
+    key = override.partition("=")[0]
+    return "." in key and not key.endswith(".name") and key != "ensemble.weights"
 
 
 def _explained(error: ValidationError) -> UserError:

@@ -33,6 +33,7 @@ attribution:
 
 RAY_WARNINGS = {
     "ignore:The ``noload`` loader strategy is deprecated": "MLflow's own use of SQLAlchemy",
+    "ignore::DeprecationWarning:ray.data.context": "Ray Data warns of the defaults that it sets itself",
     "ignore:Tip. In future versions of Ray, Ray will no longer override accelerator": "advice at every ray.init",
 }
 """Warnings of other people's code in the driver, each with its reason."""
@@ -74,7 +75,8 @@ def ray_cluster(place: Path) -> Iterator[None]:
 
     from cluster import start
 
-    with contextlib.chdir(place):
+    with contextlib.chdir(place), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)  # workers import the rooms, installed or not
         start.start()
     yield
     ray.shutdown()
@@ -134,6 +136,6 @@ def _descriptor(number: int, target: int) -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Warnings that Ray and MLflow raise in this process are no errors in the tests that use them."""
     for item in items:
-        if "job" in getattr(item, "fixturenames", ()):
+        if {"job", "ray_cluster"} & set(getattr(item, "fixturenames", ())):
             for warning in RAY_WARNINGS:
                 item.add_marker(pytest.mark.filterwarnings(warning))

@@ -28,7 +28,10 @@ def normalise(pixels: Tensor, mean: np.ndarray | Tensor, std: np.ndarray | Tenso
         (torch.as_tensor(value, dtype=torch.float64) * scale).to(pixels.device, torch.float32)[:, None, None]
         for value in (mean, std)
     )
-    return pixels.to(torch.float32, copy=True).sub_(shift).div_(width)
+    # Fresh strides: kernels are chosen by them, and NumPy gives an axis of one channel now this stride and now that,
+    # so equal images would have other last bits for another way in which they were cut or stored.
+    inputs = pixels.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    return inputs.sub_(shift).div_(width)
 
 
 def epoch_batches(

@@ -63,10 +63,10 @@ def _labels(labels: np.ndarray, names: tuple[str, ...] | None, classes: tuple[st
     if names == ():
         return np.full(len(labels), -1, np.int64)
     if names is None:
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
-            raise UserError(
-                "data.name", f"labels from 0 to {len(classes) - 1}, the ensemble's classes", int(labels.max())
-            )
+        beyond = labels[(labels < 0) | (labels >= len(classes))]
+        if len(beyond):
+            expected = f"labels from 0 to {len(classes) - 1}, the ensemble's classes"
+            raise UserError("data.name", expected, int(beyond[0]))
         return labels.astype(np.int64)
     unknown = [name for name in names if name not in classes]
     if unknown:

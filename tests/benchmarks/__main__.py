@@ -24,7 +24,9 @@ def main() -> int:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}: expected one of {', '.join(MODULES)}")
     quick = ["--quick"] if arguments.quick else []
     chosen = [MODULES[name] for name in arguments.names] or list(MODULES.values())
-    statuses = [subprocess.run([sys.executable, "-m", f"tests.benchmarks.{name}", *quick]).returncode for name in chosen]
+    statuses = [
+        subprocess.run([sys.executable, "-m", f"tests.benchmarks.{name}", *quick]).returncode for name in chosen
+    ]
     return max(statuses)
 
 

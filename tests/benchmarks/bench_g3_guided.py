@@ -104,7 +104,9 @@ def published_masked(inputs: Tensor, saliency: Tensor, fraction: float) -> Tenso
         for channel in range(inputs.shape[1]):
             low, high = inputs[index, channel].min().item(), inputs[index, channel].max().item()
             fill = torch.from_numpy(np.random.uniform(low, high, count)).float()  # noqa: NPY002 (as published)
-            result[index, channel] = result[index, channel].flatten().scatter(0, positions, fill).view_as(saliency[index])
+            result[index, channel] = (
+                result[index, channel].flatten().scatter(0, positions, fill).view_as(saliency[index])
+            )
     return result
 
 

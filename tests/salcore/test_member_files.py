@@ -7,10 +7,19 @@ import pytest
 import torch
 
 from salcore import training
-from salcore.errors import UserError
 from salcore.layout import member_file, member_folder
-from salcore.member_files import CHECKPOINT, FAILED, HISTORY, RECORD, WEIGHTS
-from salcore.member_files import failed, load_member, read_record, train_member, trained
+from salcore.member_files import (
+    CHECKPOINT,
+    FAILED,
+    HISTORY,
+    RECORD,
+    WEIGHTS,
+    failed,
+    load_member,
+    read_record,
+    train_member,
+    trained,
+)
 from salcore.models import build
 from salcore.storage import Store
 
@@ -250,17 +259,6 @@ def test_storage_that_fails_is_everybodys_matter(small, store, monkeypatch, name
     assert train_member(members[0], data, store).reason is None
 
 
-def test_an_error_of_the_caller_is_not_the_members(small, store):
-    _, data, members = small()
-
-    def on_epoch(record):
-        raise LookupError("the queue is gone")
-
-    with pytest.raises(LookupError):
-        train_member(members[0], data, store, on_epoch=on_epoch)
-    assert failed(store, members[0]) is None
-
-
 def test_untrained_members_and_the_users_own_are_recorded_too(small, store, tmp_path):
     spec, data, (member, _) = small("training.epochs=0")
     train_member(member, data, store)
@@ -283,11 +281,3 @@ def test_weights_that_do_not_fit_fail_their_member_with_a_reason(small, store, t
     _, data, (member,) = small(f"ensemble.weights=[{tmp_path / 'mine.pt'}]", "ensemble.members=1")
     assert "ensemble.weights.0" in train_member(member, data, store).reason
     assert list(store.files(member_folder(0))) == [member_file(0, FAILED)]
-
-
-def test_a_reason_is_a_users_error_only_where_it_is_the_users(small):
-    _, data, members = small("training.patience=1")
-    training.check(members[0], data)
-    _, bare, members = small("training.patience=1", "data.validation_fraction=0")
-    with pytest.raises(UserError):
-        training.check(members[0], bare)

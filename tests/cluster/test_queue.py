@@ -1,0 +1,184 @@
+"""Who trains what: members are never lost, never held twice and never counted twice, whatever dies when."""
+
+from collections import Counter, deque
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+
+from cluster.queue import Ledger, Work
+from salcore.member_files import Outcome
+from salcore.members import plan
+from salcore.spec import parse
+
+MEMBERS = plan(parse("ensemble: {members: 6}"), "data")
+SLOTS, ATTEMPTS = 3, 3
+
+
+def works(count, run=0):
+    return [Work(run=run, member=member) for member in MEMBERS[:count]]
+
+
+def ledger(count, attempts=ATTEMPTS):
+    return Ledger(waiting=deque(works(count)), attempts=attempts)
+
+
+def outcome(work):
+    return Outcome(index=work.member.index, reason=None, seconds=1.0)
+
+
+def key(work):
+    return work.run, work.member.index
+
+
+def test_slots_take_members_in_order_until_none_is_left():
+    found = ledger(3)
+    assert [found.take(slot).member.index for slot in (0, 1, 2)] == [0, 1, 2]
+    assert found.take(3) is None
+    assert not found.finished
+    for slot in (2, 0, 1):
+        found.done(slot, outcome(found.held[slot]))
+    assert [done.index for _, done in found.outcomes] == [2, 0, 1]
+    assert found.finished
+
+
+def test_the_member_of_a_dead_slot_goes_to_the_next_free_one():
+    found = ledger(3)
+    lost = found.take(0)
+    found.take(1)
+    found.lost(0)
+    assert found.take(1 + 1).member is lost.member  # before member 2, which waited longer
+
+
+def test_a_slot_that_comes_back_without_a_word_gives_its_member_up():
+    found = ledger(2)
+    first = found.take(0)
+    again = found.take(0)
+    assert again.member is first.member
+    assert (again.crashes, found.crashes) == (1, 1)
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 3])
+def test_a_member_that_kills_its_slots_is_given_up_and_the_others_go_on(attempts):
+    found = ledger(2, attempts)
+    for _ in range(attempts):
+        assert found.take(0).member.index == 0
+        found.lost(0)
+    assert [(work.member.index, work.crashes) for work in found.given_up] == [(0, attempts)]
+    assert found.take(0).member.index == 1
+    assert not found.finished
+    found.done(0, outcome(found.held[0]))
+    assert found.finished
+
+
+def test_crashes_count_against_the_member_and_not_the_slot():
+    found = ledger(4)
+    for member in range(4):
+        assert found.take(0).member.index == member
+        found.lost(0)
+        assert found.take(0).crashes == 1
+        found.done(0, outcome(found.held[0]))
+    assert not found.given_up
+
+
+def test_a_death_that_is_told_twice_counts_once():
+    found = ledger(1)
+    found.take(0)
+    found.lost(0)
+    found.lost(0)
+    assert found.crashes == 1
+    assert found.take(1).crashes == 1
+
+
+def test_a_late_report_of_a_member_that_another_slot_holds_changes_nothing():
+    found = ledger(1)
+    work = found.take(0)
+    found.lost(0)
+    found.take(1)
+    found.done(0, outcome(work))
+    assert not found.outcomes
+    assert 1 in found.held
+
+
+def test_members_of_several_runs_are_told_apart():
+    found = Ledger(waiting=deque([*works(2, run=0), *works(2, run=1)]))
+    while (work := found.take(0)) is not None:
+        found.done(0, outcome(work))
+    assert [(run, done.index) for run, done in found.outcomes] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+class Pool(RuleBasedStateMachine):
+    """Slots that take, finish and die at any moment, and reports that arrive late, twice or never."""
+
+    started = Bundle("started")
+
+    def __init__(self):
+        super().__init__()
+        self.work = works(len(MEMBERS))
+        self.ledger = Ledger(waiting=deque(self.work), attempts=ATTEMPTS)
+        self.crashes = Counter()
+
+    def _note_crash(self, slot):
+        if slot in self.ledger.held:
+            self.crashes[key(self.ledger.held[slot])] += 1
+
+    @rule(target=started, slot=st.integers(0, SLOTS - 1))
+    def take(self, slot):
+        self._note_crash(slot)
+        return slot, self.ledger.take(slot)
+
+    @rule(report=consumes(started))
+    def finish(self, report):
+        slot, work = report
+        if work is not None:
+            self.ledger.done(slot, outcome(work))
+
+    @rule(report=started)
+    def report_and_stay_able_to_report_again(self, report):
+        slot, work = report
+        if work is not None:
+            self.ledger.done(slot, outcome(work))
+
+    @rule(slot=st.integers(0, SLOTS - 1))
+    def die(self, slot):
+        self._note_crash(slot)
+        self.ledger.lost(slot)
+
+    @invariant()
+    def every_member_is_in_exactly_one_place(self):
+        found = self.ledger
+        places = Counter(key(work) for work in [*found.waiting, *found.held.values(), *found.given_up])
+        places.update((run, done.index) for run, done in found.outcomes)
+        assert places == Counter(key(work) for work in self.work)
+
+    @invariant()
+    def crashes_are_those_that_happened(self):
+        found = self.ledger
+        for work in [*found.waiting, *found.held.values(), *found.given_up]:
+            assert work.crashes == self.crashes[key(work)]
+        assert found.crashes == self.crashes.total()
+        assert all(work.crashes == ATTEMPTS for work in found.given_up)
+        assert all(work.crashes < ATTEMPTS for work in [*found.waiting, *found.held.values()])
+
+    @invariant()
+    def finished_means_that_nothing_is_left(self):
+        left = len(self.work) - len(self.ledger.outcomes) - len(self.ledger.given_up)
+        assert self.ledger.finished == (left == 0)
+
+    @precondition(lambda self: not self.ledger.finished)
+    @rule()
+    def one_honest_slot_can_always_bring_it_to_an_end(self):
+        import copy
+
+        found = copy.deepcopy(self.ledger)
+        for slot in list(found.held):
+            found.lost(slot)
+        while (work := found.take(99)) is not None:
+            found.done(99, outcome(work))
+        assert found.finished
+        assert len(found.outcomes) + len(found.given_up) == len(self.work)
+
+
+TestPool = Pool.TestCase
+TestPool.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, database=None)

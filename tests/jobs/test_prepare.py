@@ -1,0 +1,197 @@
+"""What is refused before any work, what a plan says, and which directories may be gone on with."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from jobs.command import read
+from jobs.prepare import describe, estimate, map_shapes, prepare, resolved
+from salcore import layout
+from salcore.errors import UserError
+from salcore.member_files import fail, train_member
+from salcore.models import build
+from salcore.spec import parse
+
+SMALL = """
+data: {name: digits, train_samples: 100, eval_samples: 21}
+model: {width: 4}
+ensemble: {members: 2}
+training: {epochs: 1, batch_size: 32}
+attribution: {shard_samples: 8, batch_size: 8, methods: [gradient, {name: gradcam, samples: 11}]}
+"""
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """A function that reads a command on the small spec and prepares it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(SMALL)
+
+    def make(*overrides):
+        return prepare(read("ensemble", "", ["small.yaml", *overrides, "--run-dir", "run"]))
+
+    return make
+
+
+def archive(path, labels, channels=1):
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), channels, 8, 8), np.uint8)
+    np.savez(path, images=images, labels=np.asarray(labels))
+
+
+def test_a_plan_has_the_data_and_the_members(planned):
+    plan = planned()
+    assert [member.index for member in plan.members] == [0, 1]
+    assert len(plan.data.evaluation) == 21
+    assert plan.untrained() == list(plan.members)
+    assert plan.trained() == []
+    assert plan.failures() == {}
+    assert not plan.store.files()  # planning leaves nothing behind
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "words"),
+    [
+        (["attribution.target=10"], "attribution.target", "a class below 10"),
+        (["attribution.methods=[gradeint]"], "attribution.methods", "gradient"),
+        (["attribution.methods=[{name: gradcam, layr: x}]"], "attribution.methods", "layer"),
+        (["attribution.methods=[{name: integrated_gradients, num_steps: 0}]"], "attribution.methods", "num_steps"),
+        (["attribution.methods=[{name: smoothgrad, of: nothing}]"], "attribution.methods", "nothing"),
+        (["data.name=digitz"], "data.name", "did you mean digits?"),
+        (["data.eval_samples=5000"], "data.eval_samples", "got 5000"),
+        (["data.train_samples=5000"], "data.train_samples", "got 5000"),
+        (["data.name=folder:nowhere"], "data.name", "nowhere"),
+        (["model.name=smal_cnn"], "model.name", "small_cnn"),
+        (["model.widht=3"], "model.widht", "width"),
+        (["model.depth=9"], "model.depth", "got 9"),
+        (["model.name=alexnet"], "data.image_size", "63 or more, the smallest square that alexnet takes"),
+        (["model.name=python:nowhere:net"], "model.name", "nowhere"),
+        (["training.patience=1", "data.validation_fraction=0"], "training.patience", "data.validation_fraction"),
+        (["model.weights=none.pt"], "model.weights", "none.pt"),
+        (["ensemble.weights=[none.pt]"], "ensemble.weights.0", "none.pt"),
+    ],
+)
+def test_a_mistake_is_refused_before_any_work_and_names_its_key(planned, overrides, key, words):
+    with pytest.raises(UserError) as refused:
+        planned(*overrides)
+    assert refused.value.key == key
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("labels", "classes"), [([0, 1, 5] * 20, ["a", "b", "c"]), ([-1, 0, 1] * 20, ["a", "b"])])
+def test_labels_out_of_range_are_refused(planned, tmp_path, labels, classes):
+    archive(tmp_path / "set.npz", labels)
+    content = dict(np.load(tmp_path / "set.npz"))
+    np.savez(tmp_path / "set.npz", **content, classes=np.array(classes))
+    with pytest.raises(UserError, match="labels from 0 to") as refused:
+        planned("data.name=npz:set.npz", "data.train_samples=null", "data.eval_samples=5")
+    assert refused.value.key == "data.name"
+
+
+def test_a_planned_run_that_begins_may_be_gone_on_with_and_grow(planned):
+    plan = planned()
+    plan.store.write(layout.SPEC, resolved(plan).encode())
+    for override in (
+        *("ensemble.members=5", "data.eval_samples=30", "attribution.methods=[gradient]", "attribution.target=3"),
+        *("attribution.dtype=float16", "cluster.slots=1", "tracking.experiment=other", "name=other"),
+    ):
+        assert planned(override).fingerprint == plan.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.epochs=2", "training.epochs"),
+        ("training.guidance.weight=0.5", "training.guidance.weight"),
+        ("model.width=8", "model.width"),
+        ("ensemble.root_seed=1", "ensemble.root_seed"),
+        ("ensemble.vary=[init]", "ensemble.vary"),
+        ("data.split_seed=1", "data.split_seed"),
+        ("data.train_samples=101", "data.train_samples"),
+    ],
+)
+def test_a_directory_of_other_members_is_refused_and_told_what_differs(planned, override, words):
+    plan = planned()
+    plan.store.write(layout.SPEC, resolved(plan).encode())
+    with pytest.raises(UserError, match="a new folder") as refused:
+        planned(override, "attribution.target=3")
+    assert refused.value.key == "--run-dir"
+    assert str(refused.value).endswith(f"differ from this spec's in {words}")
+
+
+def test_data_that_changed_under_the_same_name_is_noticed(planned, tmp_path):
+    own = ("data.name=npz:set.npz", "data.train_samples=null", "data.eval_samples=5")
+    archive(tmp_path / "set.npz", [0, 1] * 30)
+    plan = planned(*own)
+    plan.store.write(layout.SPEC, resolved(plan).encode())
+    assert planned(*own).fingerprint == plan.fingerprint
+    archive(tmp_path / "set.npz", [0, 1, 1] * 20)
+    with pytest.raises(UserError, match="the data's content, or a file of weights"):
+        planned(*own)
+
+
+def test_a_resolved_spec_holds_every_default_and_nested_fingerprints(planned):
+    plan = planned()
+    values = yaml.safe_load(resolved(plan))
+    marks = values.pop("fingerprints")
+    assert values == plan.spec.to_dict()
+    assert parse(resolved(plan)) == plan.spec
+    assert (marks["data"], marks["member"]) == (plan.data.digest, plan.fingerprint)
+
+    def changed(*overrides):
+        other = yaml.safe_load(resolved(planned(*overrides)))["fingerprints"]
+        return {key for key in marks if marks[key] != other[key]}
+
+    assert changed() == changed("cluster.slots=1") == set()
+    assert changed("ensemble.members=3") == changed("data.eval_samples=22") == {"stats"}
+    assert changed("attribution.target=1") == {"maps", "stats"}
+    assert changed("training.epochs=2") == {"member", "maps", "stats"}
+    assert changed("data.train_samples=99") == {"data", "member", "maps", "stats"}
+
+
+def test_members_are_trained_failed_or_still_to_do(planned):
+    plan = planned("ensemble.members=3")
+    train_member(plan.members[0], plan.data, plan.store)
+    fail(plan.store, plan.members[1], "nan", epoch=1, attempts=1)
+    assert [member.index for member in plan.trained()] == [0]
+    assert [member.index for member in plan.untrained()] == [2]
+    assert [member.index for member in plan.untrained(retry_failed=True)] == [1, 2]
+    assert plan.failures() == {1: "nan"}
+    train_member(plan.members[1], plan.data, plan.store)
+    assert plan.failures() == {}
+
+
+def test_the_plan_counts_members_shards_and_bytes(planned):
+    plan = planned()
+    shapes = map_shapes(plan)
+    assert shapes == {"gradient": (1, 8, 8), "gradcam": (1, 8, 8)}
+    text = describe(plan, shapes)
+    parameters = sum(p.numel() for p in build(plan.spec.model, input_shape=(1, 8, 8), classes=10).parameters())
+    assert f"({parameters:,} parameters)" in text
+    assert "80 training, 20 validation, 21 evaluation samples of 1x8x8, 10 classes" in text
+    assert "2 to train" in text
+    assert f"{2 * (3 + 2)} shards" in text
+    assert f"maps     10 shards, {2 * (21 + 11) * 64 * 4 / 1000:.3g} kB" in text
+    half = planned("attribution.dtype=float16")
+    assert f"{2 * (21 + 11) * 64 * 2 / 1000:.3g} kB" in describe(half, shapes)
+
+
+def test_a_method_that_cannot_explain_the_network_is_refused(planned):
+    with pytest.raises(UserError, match="nosuchlayer") as refused:
+        map_shapes(planned("attribution.methods=[{name: gradcam, layer: nosuchlayer}]"))
+    assert refused.value.key == "attribution.methods"
+
+
+def test_estimating_time_leaves_generators_and_threads_alone(planned):
+    plan = planned("model.dropout=0.5", "training.objective=guided")
+    threads = torch.get_num_threads()
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    try:
+        text = estimate(plan)
+    finally:
+        torch.set_num_threads(threads)
+    assert text.startswith("time     about ")
+    assert torch.equal(torch.rand(3), expected)

@@ -1,0 +1,212 @@
+"""What a run lacks, found on storage: growth makes only what is new, damage is found and nothing else is touched."""
+
+import numpy as np
+import pytest
+
+from salcore import inventory, shards
+from salcore.explain import Explainer
+from salcore.layout import maps_folder, part_file
+from salcore.member_files import train_member
+from salcore.storage import Store
+
+THREE = "attribution.methods=[gradient, {name: smoothgrad, as: smooth, num_samples: 2}, {name: gradcam, samples: 11}]"
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "run")
+
+
+@pytest.fixture
+def finish(small, store):
+    """A function that makes what is missing, as the explaining stage does; what was missing and the problems."""
+
+    def make(*overrides):
+        spec, data, members = small("training.epochs=0", *overrides)
+        for member in members:
+            train_member(member, data, store)
+        found = inventory.take(store, spec, data, members)
+        worker = Explainer(spec, data, members, store)
+        for item in found.missing:
+            for made in worker.explain(item):
+                found.entries[made.method, made.member][made.entry.path] = made.entry
+        for (method, member), entries in found.entries.items():
+            shards.write_manifest(store, maps_folder(method, member), entries)
+        return listed(found), found.problems
+
+    return make
+
+
+def listed(found):
+    return {(method, item.member, item.range.part) for item in found.missing for method in item.methods}
+
+
+def names(store):
+    return {name: info for name, info in store.files("maps").items() if name.endswith(".arrow")}
+
+
+def shard(method, member, part):
+    return f"{maps_folder(method, member)}/{part_file(part)}"
+
+
+def test_of_a_new_run_everything_is_missing_and_of_a_finished_one_nothing(finish, store):
+    missing, problems = finish(THREE)
+    both = {(method, member, part) for method in ("gradient", "smooth") for member in (0, 1) for part in (0, 1, 2)}
+    assert missing == both | {("gradcam", member, part) for member in (0, 1) for part in (0, 1)}
+    assert not problems
+    before = names(store)
+    assert set(before) == {shard(*each) for each in missing}
+    assert finish(THREE) == (set(), [])
+    assert names(store) == before
+
+
+def test_methods_may_explain_fewer_samples_than_the_run(finish, store):
+    finish(THREE)
+    assert shards.read(store, shard("gradcam", 0, 0)).rows == 8
+    assert shards.read(store, shard("gradcam", 0, 1)).rows == 3
+    assert not store.exists(shard("gradcam", 0, 2))
+
+
+def test_more_samples_remake_the_partial_last_shard_and_add_what_follows(finish, store):
+    finish(THREE, "data.eval_samples=21")
+    before = {name: (info, store.read(name)) for name, info in names(store).items()}
+    missing, problems = finish(THREE, "data.eval_samples=30")
+    assert missing == {
+        (method, member, part) for method in ("gradient", "smooth") for member in (0, 1) for part in (2, 3)
+    }
+    assert not problems
+    for name, (info, _) in before.items():
+        grown = "part-00002" in name
+        assert (store.info(name) == info) is not grown
+    assert shards.read(store, shard("gradient", 0, 2)).rows == 8
+    old = shards.open_shard(before[shard("gradient", 0, 2)][1])
+    new = shards.read(store, shard("gradient", 0, 2))
+    np.testing.assert_array_equal(new.maps(0, 5), old.maps())
+    np.testing.assert_array_equal(new.column("sample")[:5], old.column("sample"))
+
+
+def test_a_grown_run_is_byte_for_byte_one_made_at_once(finish, store, small, tmp_path):
+    finish("ensemble.members=2", "data.eval_samples=21", "attribution.methods=[gradient]")
+    finish("ensemble.members=3", "data.eval_samples=30", THREE)
+    grown = {name: store.read(name) for name in names(store)}
+    for name in store.files():
+        store.delete(name)
+    finish("ensemble.members=3", "data.eval_samples=30", THREE)
+    assert {name: store.read(name) for name in names(store)} == grown
+
+
+def test_new_members_and_methods_are_all_that_is_missing(finish):
+    finish("attribution.methods=[gradient]")
+    missing, _ = finish("attribution.methods=[gradient]", "ensemble.members=3")
+    assert missing == {("gradient", 2, part) for part in (0, 1, 2)}
+    missing, _ = finish("attribution.methods=[gradient, {name: gradient, as: again}]", "ensemble.members=3")
+    assert missing == {("again", member, part) for member in (0, 1, 2) for part in (0, 1, 2)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "attribution.target=prediction",
+        "attribution.target=2",
+        "attribution.dtype=float16",
+        "attribution.methods=[{name: smoothgrad, as: gradient, num_samples: 3}]",
+        "attribution.methods=[{name: gradcam, as: gradient}]",
+        "data.split_seed=1",
+    ],
+)
+def test_other_settings_make_every_shard_missing(finish, change):
+    first = ("attribution.methods=[{name: smoothgrad, as: gradient, num_samples: 2}]", "data.validation_fraction=0")
+    finish(*first)
+    missing, problems = finish(*first, change)
+    assert missing == {("gradient", member, part) for member in (0, 1) for part in (0, 1, 2)}
+    assert not problems
+
+
+def test_a_changed_setting_touches_its_own_method_only(finish, store):
+    finish(THREE)
+    before = names(store)
+    missing, _ = finish(THREE.replace("num_samples: 2", "num_samples: 3"))
+    assert {method for method, _, _ in missing} == {"smooth"}
+    assert all((store.info(name) == info) is ("maps/smooth" not in name) for name, info in before.items())
+
+
+def test_the_majority_changes_with_the_members_and_the_label_does_not(finish):
+    finish("attribution.target=ensemble")
+    missing, _ = finish("attribution.target=ensemble", "ensemble.members=3")
+    assert {member for _, member, _ in missing} == {0, 1, 2}
+
+
+def test_a_batch_size_that_is_padded_to_the_same_makes_nothing_new(finish):
+    finish("attribution.batch_size=8")
+    assert finish("attribution.batch_size=5")[0] == set()
+
+
+def flip(content):
+    return content[:-200] + bytes([content[-200] ^ 1]) + content[-199:]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda content: content[: len(content) // 2], lambda content: b"", lambda content: content + b"more", flip],
+    ids=["truncated", "empty", "longer", "altered"],
+)
+def test_a_damaged_shard_is_found_named_and_made_again_to_the_same_bytes(finish, store, spoil):
+    finish(THREE)
+    name = shard("smooth", 1, 1)
+    content, before = store.read(name), names(store)
+    store.write(name, spoil(content))
+    missing, problems = finish(THREE)
+    assert missing == {("smooth", 1, 1)}
+    assert len(problems) == 1
+    assert name in problems[0]
+    assert store.read(name) == content
+    assert {each for each, info in names(store).items() if info != before[each]} == {name}
+
+
+def test_a_deleted_shard_is_found(finish, store):
+    finish(THREE)
+    name = shard("gradcam", 0, 1)
+    content = store.read(name)
+    store.delete(name)
+    missing, problems = finish(THREE)
+    assert missing == {("gradcam", 0, 1)}
+    assert len(problems) == 1
+    assert store.read(name) == content
+
+
+@pytest.mark.parametrize("manifest", [None, b"{", b"{}"])
+def test_shards_without_a_manifest_are_adopted(finish, store, manifest):
+    finish(THREE)
+    before, name = names(store), f"{maps_folder('gradient', 0)}/{shards.MANIFEST}"
+    kept = store.read(name)
+    store.write(name, manifest) if manifest else store.delete(name)
+    missing, problems = finish(THREE)
+    assert not missing
+    assert len(problems) == (manifest is not None)
+    assert names(store) == before
+    assert store.read(name) == kept
+
+
+def test_a_manifest_alone_is_not_believed(finish, store):
+    finish(THREE)
+    for name in names(store):
+        store.delete(name)
+    missing, problems = finish(THREE)
+    assert len(missing) == len(problems) == 16
+
+
+def test_shards_of_an_ensemble_that_was_made_otherwise_are_missing(finish, store):
+    finish("attribution.methods=[gradient]")
+    missing, _ = finish("attribution.methods=[gradient]", "ensemble.root_seed=1")
+    assert len(missing) == 6
+
+
+def test_items_name_a_range_once_with_all_its_methods(small, store):
+    spec, data, members = small(THREE)
+    found = inventory.take(store, spec, data, members)
+    assert len(found.missing) == 6
+    assert found.shards_missing == 16
+    assert [item.methods for item in found.missing[:3]] == [("gradient", "smooth", "gradcam")] * 2 + [
+        ("gradient", "smooth")
+    ]
+    assert all(item.methods == () for item in inventory.without_methods(found.missing))
