@@ -33,6 +33,7 @@ clean:  ## remove the environment; runs stay
 	rm -rf $(VENV)
 
 $(INSTALLED): pyproject.toml constraints.txt
+	@echo "installing into $(VENV): some 6 GB, two minutes or more"
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@

@@ -7,7 +7,7 @@ import ray
 import torch
 
 from cluster.start import Room
-from cluster.train import Source
+from cluster.train import Broken, Source
 from salcore.device import pin
 from salcore.explain import Explainer, Item, Made
 from salcore.members import Member
@@ -27,7 +27,11 @@ class _Actor:
         self._explainer = Explainer(spec, source.get(), members, store, device=device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {"made": [self._explainer.explain(item) for item in batch["item"]]}
+        """What each item made, or why it failed: Ray Data would bury the reason under its own."""
+        try:
+            return {"made": [self._explainer.explain(item) for item in batch["item"]], "failure": [""]}
+        except Exception as error:
+            return {"made": [[]], "failure": [f"{type(error).__name__}: {error}"]}
 
 
 def explain(
@@ -38,8 +42,9 @@ def explain(
     store: Store,
     room: Room,
 ) -> Iterator[list[Made]]:
-    """Work all items off; yields what each one made as soon as it is on storage. Killed actors are replaced by Ray
-    Data.
+    """Work all items off; yields what each one made as soon as it is on storage.
+
+    Ray Data replaces killed actors. Raises Broken, with its reason, if a map cannot be made.
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -55,4 +60,6 @@ def explain(
         num_gpus=room.gpus,
     )
     for row in made.iter_rows():
+        if row["failure"]:
+            raise Broken(f"explaining stopped: {row['failure']}")
         yield row["made"]

@@ -50,12 +50,12 @@ class Ledger:
         self.held[slot] = self.waiting.popleft()
         return self.held[slot]
 
-    def done(self, slot: int, outcome: Outcome) -> None:
-        """A slot finished its member. A report of a member that it no longer holds changes nothing."""
+    def done(self, slot: int, run: int, outcome: Outcome) -> None:
+        """A slot finished a member of a run. A report of a member that it no longer holds changes nothing."""
         work = self.held.get(slot)
-        if work is not None and work.member.index == outcome.index:
+        if work is not None and (work.run, work.member.index) == (run, outcome.index):
             del self.held[slot]
-            self.outcomes.append((work.run, outcome))
+            self.outcomes.append((run, outcome))
 
     def lost(self, slot: int) -> None:
         """A slot died: its member goes to the front of the line, or is given up."""
@@ -123,9 +123,9 @@ class Queue:
         """An epoch of some member is done (for the progress line)."""
         self._epochs += 1
 
-    async def done(self, slot: int, outcome: Outcome) -> None:
-        """A slot finished its member."""
-        self._ledger.done(slot, outcome)
+    async def done(self, slot: int, run: int, outcome: Outcome) -> None:
+        """A slot finished a member of a run."""
+        self._ledger.done(slot, run, outcome)
 
     async def broken(self, reason: str) -> None:
         """A slot met something that no retry mends, such as a full disk: all leave."""

@@ -56,7 +56,7 @@ class Source:
 
 
 class Broken(RuntimeError):
-    """Training stopped for a reason that is not a member's own, such as a full disk."""
+    """A stage stopped for a reason that no retry mends, such as a full disk."""
 
 
 def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch: str) -> Iterator[Status]:
@@ -144,7 +144,7 @@ def _work_off(queue: Any, slot: int, runs: Sequence[Run]) -> None:
         outcome = train_member(
             work.member, held[1], run.store, device=get_device(), on_epoch=lambda _: queue.epoch.remote()
         )
-        ray.get(queue.done.remote(slot, outcome))
+        ray.get(queue.done.remote(slot, work.run, outcome))
 
 
 def _queue_here(work: Sequence[Work], attempts: int) -> Any:

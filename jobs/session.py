@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import ray
 
 from cluster import start
+from cluster.train import Broken
 from jobs import outcome, stages
 from jobs.command import Command
 from jobs.console import libraries_write_to
@@ -55,6 +56,9 @@ def _do(asked: Command, plan: Plan, wanted: Sequence[str], uri: str) -> int:
     except KeyboardInterrupt:
         print(f"\ninterrupted; what is finished is kept. Go on with: {asked.again}", file=sys.stderr, flush=True)
         raise
+    except Broken as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 1
     finally:
         if not joined:
             ray.shutdown()

@@ -100,6 +100,8 @@ def explain_members(session: Session) -> inventory.Inventory:
     found = inventory.take(plan.store, plan.spec, plan.data, members)
     for problem in found.problems:
         session.progress.say(problem)
+    for method, count in (+found.outdated).items():
+        session.progress.say(f"{count} shards of {method} are of other settings or samples; they are made again")
     if found.missing:
         with session.timed("explain"):
             _explain_missing(session, found)

@@ -15,11 +15,15 @@ from salcore.storage import Store
 
 @dataclass(kw_only=True)
 class Inventory:
-    """The maps of a run: finished shards by (method, member), items that are missing, and what was found wrong."""
+    """The maps of a run: finished shards by (method, member), items that are missing, and what was found wrong.
+
+    `outdated` counts, by method, shards that are whole but of other settings or samples than the spec's.
+    """
 
     entries: dict[tuple[str, int], dict[str, shards.Entry]] = field(default_factory=dict)
     missing: list[Item] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    outdated: Counter[str] = field(default_factory=Counter)
 
     @property
     def shards_missing(self) -> int:
@@ -35,7 +39,6 @@ def take(store: Store, spec: Spec, data: Data, members: Sequence[Member]) -> Inv
     inventory = Inventory()
     cut = list(ranges(len(data.evaluation), spec.attribution.shard_samples))
     digests = {part: range_digest(data, part) for part in _all_ranges(cut, spec)}
-    others: Counter[str] = Counter()
     for member in members:
         lacking: dict[int, list[str]] = {}
         for method in spec.attribution.methods:
@@ -49,18 +52,13 @@ def take(store: Store, spec: Spec, data: Data, members: Sequence[Member]) -> Inv
                     entries[path] = entry
                 else:
                     lacking.setdefault(part.part, []).append(method.folder)
-                    others[method.folder] += entry is not None
+                    inventory.outdated[method.folder] += entry is not None
             inventory.entries[method.folder, member.index] = entries
         inventory.missing += [
             Item(member=member.index, range=part, methods=tuple(lacking[part.part]))
             for part in cut
             if part.part in lacking
         ]
-    inventory.problems += [
-        f"{count} shards of {method} are of other settings or other samples; they are made again."
-        for method, count in others.items()
-        if count
-    ]
     return inventory
 
 

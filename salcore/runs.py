@@ -138,21 +138,19 @@ class Run:
         return found[0][0], np.stack([logits for _, logits in found])
 
     def sample(self, number: int) -> Sample:
-        """What the ensemble says of one sample, by its number in the full evaluation split."""
-        where = {method: np.flatnonzero(self.column(method, "sample") == number) for method in self.methods}
-        rows = {method: int(found[0]) for method, found in where.items() if len(found)}
-        if not rows:
-            raise ValueError(
-                f"`number`: expected one of the {len(self.column(self.methods[0], 'sample'))} samples, got {number}"
-            )
-        first = next(iter(rows))
+        """What the ensemble says of one sample, by its number in the full evaluation split. Reads that sample alone."""
+        rows = {method: self._row(method, number) for method in self.methods}
+        known = {method: row for method, row in rows.items() if row is not None}
+        if not known:
+            count = len(self.column(self.methods[0], "sample")) if self.methods else 0
+            raise ValueError(f"`number`: expected the number of one of the {count} explained samples, got {number}")
         return Sample(
             sample=number,
-            label=int(self.column(first, "label")[rows[first]]),
-            target={method: int(self.column(method, "target")[row]) for method, row in rows.items()},
-            mean={method: self.mean(method)[row] for method, row in rows.items()},
-            variance={method: self.variance(method)[row] for method, row in rows.items()},
-            snr={method: float(self.snr(method)[row]) for method, row in rows.items()},
+            label=next(iter(known.values()))["label"][0].as_py(),
+            target={method: row["target"][0].as_py() for method, row in known.items()},
+            mean={method: _tensor(row["mean"])[0] for method, row in known.items()},
+            variance={method: _tensor(row["variance"])[0] for method, row in known.items()},
+            snr={method: row["snr"][0].as_py() for method, row in known.items()},
         )
 
     def data(self) -> Data:
@@ -189,7 +187,15 @@ class Run:
         return pa.chunked_array([c for part in parts for c in self._open_stats(part).read_all()[column].chunks])
 
     def _tensors(self, method: str, column: str) -> np.ndarray:
-        return self._stats(method, column).combine_chunks().to_numpy_ndarray()
+        return _tensor(self._stats(method, column))
+
+    def _row(self, method: str, number: int) -> pa.Table | None:
+        """The statistics of one sample as a table of one row; None if the method does not explain it."""
+        found = np.flatnonzero(self.column(method, "sample") == number)
+        if not len(found):
+            return None
+        part, row = divmod(int(found[0]), self.spec.attribution.shard_samples)
+        return self._open_stats(self._parts(method)[part]).read_all().slice(row, 1)
 
     def _member_logits(self, member: int) -> tuple[np.ndarray, np.ndarray]:
         folder = f"{layout.member_folder(member)}/{layout.LOGITS}"
@@ -198,6 +204,10 @@ class Run:
         if len(parts) < len(names):
             raise ValueError(f"member {member} of {self.store} has not seen every evaluation sample yet")
         return np.concatenate([part.label for part in parts]), np.concatenate([part.logits for part in parts])
+
+
+def _tensor(column: pa.ChunkedArray) -> np.ndarray:
+    return column.combine_chunks().to_numpy_ndarray()
 
 
 def _metadata(reader: ipc.RecordBatchFileReader) -> dict[str, Any]:

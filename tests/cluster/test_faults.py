@@ -6,7 +6,6 @@ Every test ends with the bytes of a run that nothing disturbed.
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -141,7 +140,8 @@ def assert_equal_results(one: Path, other: Path) -> None:
 
 
 def test_undisturbed(start, undisturbed):
-    assert start(undisturbed.name).end() == 0
+    driver = start(undisturbed.name)
+    assert driver.end() == 0, driver.err
     assert len(results(undisturbed)) == MEMBERS + 6
 
 

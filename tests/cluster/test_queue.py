@@ -1,5 +1,6 @@
 """Who trains what: members are never lost, never held twice and never counted twice, whatever dies when."""
 
+import copy
 from collections import Counter, deque
 
 import hypothesis.strategies as st
@@ -24,8 +25,8 @@ def ledger(count, attempts=ATTEMPTS):
     return Ledger(waiting=deque(works(count)), attempts=attempts)
 
 
-def outcome(work):
-    return Outcome(index=work.member.index, reason=None, seconds=1.0)
+def report(found, slot, work):
+    found.done(slot, work.run, Outcome(index=work.member.index, reason=None, seconds=1.0))
 
 
 def key(work):
@@ -38,7 +39,7 @@ def test_slots_take_members_in_order_until_none_is_left():
     assert found.take(3) is None
     assert not found.finished
     for slot in (2, 0, 1):
-        found.done(slot, outcome(found.held[slot]))
+        report(found, slot, found.held[slot])
     assert [done.index for _, done in found.outcomes] == [2, 0, 1]
     assert found.finished
 
@@ -68,7 +69,7 @@ def test_a_member_that_kills_its_slots_is_given_up_and_the_others_go_on(attempts
     assert [(work.member.index, work.crashes) for work in found.given_up] == [(0, attempts)]
     assert found.take(0).member.index == 1
     assert not found.finished
-    found.done(0, outcome(found.held[0]))
+    report(found, 0, found.held[0])
     assert found.finished
 
 
@@ -78,7 +79,7 @@ def test_crashes_count_against_the_member_and_not_the_slot():
         assert found.take(0).member.index == member
         found.lost(0)
         assert found.take(0).crashes == 1
-        found.done(0, outcome(found.held[0]))
+        report(found, 0, found.held[0])
     assert not found.given_up
 
 
@@ -96,7 +97,7 @@ def test_a_late_report_of_a_member_that_another_slot_holds_changes_nothing():
     work = found.take(0)
     found.lost(0)
     found.take(1)
-    found.done(0, outcome(work))
+    report(found, 0, work)
     assert not found.outcomes
     assert 1 in found.held
 
@@ -104,8 +105,19 @@ def test_a_late_report_of_a_member_that_another_slot_holds_changes_nothing():
 def test_members_of_several_runs_are_told_apart():
     found = Ledger(waiting=deque([*works(2, run=0), *works(2, run=1)]))
     while (work := found.take(0)) is not None:
-        found.done(0, outcome(work))
+        report(found, 0, work)
     assert [(run, done.index) for run, done in found.outcomes] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_a_late_report_of_the_same_number_in_another_run_changes_nothing():
+    found = Ledger(waiting=deque([*works(1, run=0), *works(1, run=1)]))
+    early = found.take(0)
+    found.lost(0)
+    found.take(1)
+    assert key(found.take(0)) == (1, 0)
+    report(found, 0, early)
+    assert not found.outcomes
+    assert key(found.held[0]) == (1, 0)
 
 
 class Pool(RuleBasedStateMachine):
@@ -115,7 +127,7 @@ class Pool(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.work = works(len(MEMBERS))
+        self.work = [*works(4, run=0), *works(3, run=1)]
         self.ledger = Ledger(waiting=deque(self.work), attempts=ATTEMPTS)
         self.crashes = Counter()
 
@@ -128,17 +140,17 @@ class Pool(RuleBasedStateMachine):
         self._note_crash(slot)
         return slot, self.ledger.take(slot)
 
-    @rule(report=consumes(started))
-    def finish(self, report):
-        slot, work = report
+    @rule(taken=consumes(started))
+    def finish(self, taken):
+        slot, work = taken
         if work is not None:
-            self.ledger.done(slot, outcome(work))
+            report(self.ledger, slot, work)
 
-    @rule(report=started)
-    def report_and_stay_able_to_report_again(self, report):
-        slot, work = report
+    @rule(taken=started)
+    def report_and_stay_able_to_report_again(self, taken):
+        slot, work = taken
         if work is not None:
-            self.ledger.done(slot, outcome(work))
+            report(self.ledger, slot, work)
 
     @rule(slot=st.integers(0, SLOTS - 1))
     def die(self, slot):
@@ -169,13 +181,11 @@ class Pool(RuleBasedStateMachine):
     @precondition(lambda self: not self.ledger.finished)
     @rule()
     def one_honest_slot_can_always_bring_it_to_an_end(self):
-        import copy
-
         found = copy.deepcopy(self.ledger)
         for slot in list(found.held):
             found.lost(slot)
         while (work := found.take(99)) is not None:
-            found.done(99, outcome(work))
+            report(found, 99, work)
         assert found.finished
         assert len(found.outcomes) + len(found.given_up) == len(self.work)
 

@@ -44,7 +44,7 @@ def test_queue_hears_of_a_death_at_once(ray_cluster):
         ray.get(queue.register.remote(number, slot))
     assert ray.get(queue.take.remote(0)).member.index == 0
     assert ray.get(queue.take.remote(1)).member.index == 1
-    ray.get(queue.done.remote(1, Outcome(index=1, reason=None, seconds=0.0)))
+    ray.get(queue.done.remote(1, 0, Outcome(index=1, reason=None, seconds=0.0)))
     assert ray.get(queue.take.remote(1)) is None, "one member is still held: ask again"
     os.kill(ray.get(slots[0].pid.remote()), signal.SIGKILL)
     killed = time.monotonic()
@@ -52,7 +52,7 @@ def test_queue_hears_of_a_death_at_once(ray_cluster):
         assert time.monotonic() - killed < 10
         time.sleep(0.05)
     assert (again.member.index, again.crashes) == (0, 1)
-    ray.get(queue.done.remote(1, Outcome(index=0, reason=None, seconds=0.0)))
+    ray.get(queue.done.remote(1, 0, Outcome(index=0, reason=None, seconds=0.0)))
     assert ray.get(queue.take.remote(1)) == "leave"
 
 

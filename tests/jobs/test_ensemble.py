@@ -424,7 +424,7 @@ def test_shards_of_other_settings_are_said(whole, copy, ray_cluster, job):
     finished = job(reduce_command, copy, "attribution.target=3")
     assert finished.status == 0, finished.err
     assert "explain  24/24 shards" in finished.err
-    assert "other settings" in finished.err
+    assert "9 shards of gradient are of other settings or samples" in finished.err
     assert set(table(copy / "maps" / "gradient" / "member=0000")["target"].to_pylist()) == {3}
     assert "target: 3" in spec.read_text()
     assert job(reduce_command, copy, "attribution.target=label").status == 0

@@ -115,7 +115,7 @@ def test_a_directory_of_other_members_is_refused_and_told_what_differs(planned, 
     plan = planned()
     plan.store.write(layout.SPEC, resolved(plan).encode())
     with pytest.raises(UserError, match="a new folder") as refused:
-        planned(override, "attribution.target=3")
+        planned(override, "attribution.target=3", "ensemble.members=3", "data.eval_samples=22")
     assert refused.value.key == "--run-dir"
     assert str(refused.value).endswith(f"differ from this spec's in {words}")
 

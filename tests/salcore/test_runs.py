@@ -161,7 +161,7 @@ def test_one_sample_by_its_number_in_the_evaluation_split(scene):
         assert sample.target[method] == sample.label
     assert set(run.sample(int(data.evaluation.index[3])).mean) == set(METHODS)
     missing = next(n for n in range(1800) if n not in set(data.evaluation.index))
-    with pytest.raises(ValueError, match="`number`: expected one of the 21 samples"):
+    with pytest.raises(ValueError, match=r"`number`: expected .*21 .*samples, got"):
         run.sample(missing)
 
 

@@ -134,6 +134,13 @@ def test_where_only_the_start_varies_members_see_identical_batches(small, monkey
     assert not torch.equal(first[0][0], first[len(first) // 2][0])  # another epoch, another order
 
 
+def test_where_only_augmentation_varies_members_see_the_same_samples_changed_otherwise(small, monkeypatch):
+    _, data, members = small("ensemble.vary=[augment]", "training.epochs=1")
+    first, second = (batches_seen(monkeypatch, member, data) for member in members)
+    assert all(torch.equal(b, d) for (_, b), (_, d) in zip(first, second, strict=True))
+    assert all(not torch.equal(a, c) for (a, _), (c, _) in zip(first, second, strict=True))
+
+
 def test_where_only_dropout_varies_starts_and_batches_are_the_same_and_results_are_not(small, monkeypatch):
     _, data, members = small("ensemble.vary=[model]", "training.epochs=1")
     assert same_bits(start_of(members[0], data), start_of(members[1], data))

@@ -1,0 +1,180 @@
+"""G7: what Ray adds to the training of 8 members of about 15 s in 2 slots, over pinned multiprocessing.
+
+`python -m tests.benchmarks g7`, 2 cores, about 18 minutes; `--quick`: members of 4 s and 3 repeats, 3 minutes, no goal.
+
+- From the first member's start to the last one's end, `cluster.train` takes at most 5 % longer than two processes of
+  one thread each that do the same `train_member` work.
+- Start-up is a row of its own: from no Ray at all to the first member's start, at most 25 s.
+
+Both are read from what members leave: a member ends when its record is written, and starts the time of its epochs
+earlier. So what lies between members counts, and the start of slots does not. Ray is started anew for every
+repeat and stopped before the other side runs. Both sides' weights must be the same bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its pool: one thread per process
+
+import numpy as np
+import ray
+
+from cluster import start, train
+from salcore.data import Data, load
+from salcore.device import pin
+from salcore.layout import member_file
+from salcore.member_files import RECORD, Outcome, read_record, train_member
+from salcore.members import Member, plan
+from salcore.spec import Spec, from_dict
+from salcore.storage import Store
+from salcore.training import fit
+from tests.benchmarks import harness
+
+MEMBERS, SLOTS, EPOCHS = 8, 2, 5
+SPEC = {"data": {"name": "digits"}, "model": {"name": "small_cnn", "depth": 3}, "ensemble": {"members": MEMBERS}}
+_held: list[Data] = []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds from the call to the first member's start, and from there to the last member's end."""
+
+    startup: float
+    work: float
+
+
+def spec(width: int) -> Spec:
+    """Members that differ from others only in the network's width."""
+    return from_dict({**SPEC, "model": {**SPEC["model"], "width": width}, "training": {"epochs": EPOCHS}})
+
+
+def sized(seconds: float) -> Spec:
+    """The spec whose member takes about so long here: the width is doubled until it is long, then scaled."""
+    width, took = 16, 0.0
+    while took < seconds / 4:
+        width *= 2
+        took = _member_seconds(spec(width))
+    return spec(max(1, round(width * (seconds / took) ** 0.6)))
+
+
+def with_ray(spec: Spec, data: Data, members: Sequence[Member], folder: Path) -> Timing:
+    """`cluster.train` as the main job calls it, from a start of Ray to its end."""
+    began, store = time.time(), Store(str(folder / "run"))
+    start.start()
+    try:
+        room = start.room(spec.cluster, spec.training.threads, len(members), start.nodes())
+        assert room == start.Room(slots=SLOTS, cpus=1, gpus=0.0), f"this needs {SLOTS} cores and no GPU, got {room}"
+        run = train.Run(store=store, data=train.Source.of(data, spec.data), members=members)
+        for _ in train.train([run], room, name=folder.name, attempts=1, scratch=str(folder / "scratch")):
+            pass
+    finally:
+        ray.shutdown()
+    return _timing(store, members, began)
+
+
+def with_processes(spec: Spec, data: Data, members: Sequence[Member], folder: Path) -> Timing:
+    """The same work by a pool of processes that take one member after the other."""
+    began, path = time.time(), str(folder / "run")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(SLOTS, mp_context=context, initializer=_hold, initargs=(data,)) as pool:
+        outcomes = list(pool.map(_train, members, [path] * len(members)))
+    assert all(outcome.reason is None for outcome in outcomes), outcomes
+    return _timing(Store(path), members, began)
+
+
+def _hold(data: Data) -> None:
+    pin(1)
+    _held.append(data)
+
+
+def _train(member: Member, folder: str) -> Outcome:
+    return train_member(member, _held[0], Store(folder))
+
+
+def _timing(store: Store, members: Sequence[Member], began: float) -> Timing:
+    ends, starts = [], []
+    for member in members:
+        record = store.info(member_file(member.index, RECORD))
+        assert record is not None, f"member {member.index} was not trained"
+        rows = store.read_parquet(member_file(member.index, "history.parquet"))
+        ends.append(record.mtime_ns / 1e9)
+        starts.append(ends[-1] - sum(rows.column("seconds").to_pylist()))
+    return Timing(startup=min(starts) - began, work=max(ends) - min(starts))
+
+
+def _member_seconds(spec: Spec) -> float:
+    """Time of a member while another one like it trains beside it, as in the slots."""
+    data = load(spec.data)
+    members = plan(spec, data.digest)[:SLOTS]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(SLOTS, mp_context=context, initializer=_hold, initargs=(data,)) as pool:
+        return max(pool.map(_fit_seconds, members))
+
+
+def _fit_seconds(member: Member) -> float:
+    return harness.seconds(lambda: list(fit(member, _held[0])))
+
+
+def weights(folder: Path, members: Sequence[Member]) -> list[str]:
+    """Checksums of the members' weights."""
+    records = [read_record(Store(str(folder / "run")), member.index) for member in members]
+    return [record["weights_sha256"] for record in records if record]
+
+
+def measure(seconds: float, repeats: int) -> tuple[list[Timing], list[Timing], str]:
+    """Both sides, interleaved (A B B A ...), after their weights were found to be the same bits."""
+    chosen = sized(seconds)
+    data = load(chosen.data)
+    members = plan(chosen, data.digest)
+    sides: tuple[tuple[Callable[..., Timing], list[Timing]], ...] = ((with_ray, []), (with_processes, []))
+    for repeat in range(repeats):
+        with tempfile.TemporaryDirectory(prefix="g7-") as scratch:
+            for work, times in sides if repeat % 2 == 0 else reversed(sides):
+                folder = Path(scratch) / work.__name__
+                folder.mkdir()
+                times.append(work(chosen, data, members, folder))
+            found = [weights(Path(scratch) / work.__name__, members) for work, _ in sides]
+            assert found[0] == found[1], "the two sides trained different networks"
+        print(json.dumps({work.__name__: vars(times[-1]) for work, times in sides}), flush=True)
+    ours, theirs = (times for _, times in sides)
+    each = float(np.median([timing.work for timing in theirs])) * SLOTS / MEMBERS
+    return ours, theirs, f"{MEMBERS} members of {each:.3g} s, {EPOCHS} epochs, {SLOTS} slots, {repeats} repeats"
+
+
+def rows(*, quick: bool) -> list[harness.Row]:
+    """The overhead and the start-up."""
+    ours, theirs, detail = measure(4.0, 3) if quick else measure(15.0, harness.REPEATS)
+    mark, works = " (quick)" * quick, [[timing.work for timing in side] for side in (ours, theirs)]
+    detail = f"{detail}; {np.median(works[0]):.3g} s against {np.median(works[1]):.3g} s"
+    return [
+        harness.measured(
+            f"G7 orchestration overhead{mark}",
+            100 * (np.divide(*works) - 1),
+            unit="%",
+            at_most=None if quick else 5,
+            detail=detail,
+        ),
+        harness.measured(
+            f"G7 start-up{mark}",
+            [timing.startup for timing in ours],
+            unit="s",
+            at_most=25,
+            detail=f"Ray and its slots; processes: {np.median([timing.startup for timing in theirs]):.3g} s",
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    harness.record(rows(quick=parser.parse_args().quick))
