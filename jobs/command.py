@@ -105,15 +105,14 @@ def find_spec(source: str, overrides: Sequence[str] = ()) -> tuple[Spec, str | N
     for override in overrides:
         if "=" not in override:
             raise UserError(override, "key.sub=value")
-    path = Path(source)
-    if is_remote(source) or path.is_dir():
+    path, named = Path(source), SPECS / f"{source}.yaml"
+    if is_remote(source) or (path.is_dir() and not named.is_file()) or (path / layout.SPEC).is_file():
         store = Store(source)
         if not store.exists(layout.SPEC):
             raise UserError(
                 "SPEC", f"a run directory (with a {layout.SPEC}), a YAML file or a name in jobs/specs", source
             )
         return absolute(parse(_text(store.read(layout.SPEC), source), overrides)), source
-    named = SPECS / f"{source}.yaml"
     file = path if path.is_file() else named
     if not file.is_file():
         known = ", ".join(sorted(spec.stem for spec in SPECS.glob("*.yaml")))

@@ -1,6 +1,5 @@
 """Ensembles side by side, paired over the samples they share. `python -m jobs.compare RUN RUN`."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ def compare(argv: Sequence[str] | None = None) -> int:
 
 def act(arguments: list[str]) -> int:
     """Print the table and write the page."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.compare", description=DESCRIPTION)
+    parser = command.Parser(prog="python -m jobs.compare", description=DESCRIPTION)
     parser.add_argument(
         "runs", metavar="RUN", nargs="+", help="run directories; the first one is what others are held against"
     )

@@ -5,6 +5,7 @@ import os
 import platform
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 
@@ -39,8 +40,8 @@ class Lock:
     def __enter__(self) -> "Lock":
         try:
             if not self._create():
-                holder = self._store.read_json(LOCK)
-                if self._alive(holder):
+                holder = self._holder()
+                if holder and self._alive(holder):
                     raise UserError(
                         "--run-dir",
                         f"a run that no other driver works on; process {holder['pid']} on {holder['host']} has had "
@@ -60,7 +61,15 @@ class Lock:
     ) -> None:
         self._stop.set()
         self._beating.join(BEAT_S)  # a renewal that is under way would put the file back
-        self._store.delete(LOCK)
+        if self._holder() == self._mine:  # another machine may have taken over while this one slept
+            self._store.delete(LOCK)
+
+    def _holder(self) -> dict | None:
+        """Who holds the lock; None if nobody does, or the file cannot be read."""
+        try:
+            return self._store.read_json(LOCK)
+        except (FileNotFoundError, ValueError):
+            return None
 
     def _create(self) -> bool:
         return self._store.create(LOCK, self._content())
@@ -80,4 +89,6 @@ class Lock:
     def _beat(self) -> None:
         """Renew the lock's time, for drivers of other machines that look at it."""
         while not self._stop.wait(BEAT_S):
-            self._store.write(LOCK, self._content())
+            with suppress(OSError):  # a full disk now may have room at the next beat
+                if self._holder() == self._mine:
+                    self._store.write(LOCK, self._content())

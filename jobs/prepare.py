@@ -62,6 +62,7 @@ def prepare(command: Command) -> Plan:
         return _borrowed(command)
     data = load(spec.data)
     models.check(spec.model, data.shape, len(data.classes))
+    _check_weights(spec, data)
     _check_target(spec, data)
     planned = members.plan(spec, data.digest)
     training.check(planned[0], data)
@@ -160,6 +161,13 @@ def resolved(plan: Plan) -> str:
     stats = members.fingerprint(maps, plan.spec.ensemble.members, plan.spec.data.eval_samples)
     marks = {"data": plan.data.digest, "member": plan.fingerprint, "maps": maps, "stats": stats}
     return yaml.safe_dump({**plan.spec.to_dict(), "fingerprints": marks}, sort_keys=False, width=120)
+
+
+def _check_weights(spec: Spec, data: Data) -> None:
+    """Refuse weight files that do not fit before anything starts: all would fail, for the same reason."""
+    if spec.ensemble.weights:
+        model = models.build(spec.model, input_shape=data.shape, classes=len(data.classes), start=False)
+        models.load_weights(model, spec.ensemble.weights[0], key="ensemble.weights.0")
 
 
 def _check_target(spec: Spec, data: Data) -> None:

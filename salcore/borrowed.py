@@ -21,9 +21,10 @@ def is_borrowed(store: Store) -> bool:
 def data_of(spec: Spec, store: Store) -> Data:
     """All images of the spec's source, as the copied members see them. Raises UserError."""
     record = _first_record(store)
-    height = record["shape"][1]
+    _, height, width = record["shape"]
+    size = spec.data.image_size or (height if height == width else None)
     return as_evaluation(
-        find(spec.data.model_copy(update={"image_size": spec.data.image_size or height})),
+        find(spec.data.model_copy(update={"image_size": size})),
         shape=tuple(record["shape"]),
         classes=tuple(record["classes"]),
         mean=np.asarray(record["mean"], np.float32),

@@ -56,20 +56,24 @@ def train_member(
     if trained(store, member):
         return Outcome(index=member.index, reason=None, seconds=0.0)
     rows, state = _resume(store, member)
-    try:
-        for record in fit(member, data, device=device, state=state):
-            rows.append(record.row())
-            store.write_parquet(member_file(member.index, HISTORY), pa.Table.from_pylist(rows))
-            if member.training.epochs and not member.weights:
-                _save_checkpoint(store, member, record.state, rows)
-            state = record.state
-            on_epoch(record)
-    except OSError:
-        raise  # storage, not this member: the whole run must hear of it
-    except Exception as error:
-        reason = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
-        fail(store, member, reason, epoch=len(rows) + 1, attempts=1)
-        return Outcome(index=member.index, reason=reason, seconds=sum(row["seconds"] for row in rows))
+    records = fit(member, data, device=device, state=state)
+    while True:
+        try:
+            record = next(records, None)
+        except OSError:
+            raise  # storage, not this member: the whole run must hear of it
+        except Exception as error:
+            reason = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
+            fail(store, member, reason, epoch=len(rows) + 1, attempts=1)
+            return Outcome(index=member.index, reason=reason, seconds=sum(row["seconds"] for row in rows))
+        if record is None:
+            break
+        rows.append(record.row())
+        store.write_parquet(member_file(member.index, HISTORY), pa.Table.from_pylist(rows))
+        if member.training.epochs and not member.weights:
+            _save_checkpoint(store, member, record.state, rows)
+        state = record.state
+        on_epoch(record)
     assert state is not None, "fit yields at least one record"
     _finish(store, member, data, final_weights(state), rows)
     return Outcome(index=member.index, reason=None, seconds=sum(row["seconds"] for row in rows))

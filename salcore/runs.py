@@ -62,7 +62,8 @@ class Run:
     @cached_property
     def failures(self) -> dict[int, str]:
         """Why members failed, by index."""
-        return {index: self.store.read_json(member_file(index, FAILED))["reason"] for index in self._with(FAILED)}
+        failed = [index for index in self._with(FAILED) if index < self.spec.ensemble.members]
+        return {index: self.store.read_json(member_file(index, FAILED))["reason"] for index in failed}
 
     @cached_property
     def methods(self) -> tuple[str, ...]:

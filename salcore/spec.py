@@ -340,9 +340,9 @@ def _yaml(key: str, text: str) -> Any:
 def _start_anew(values: dict[str, Any], key: str, value: Any) -> None:
     """Drop what another value of a key makes meaningless: settings of another network, a number of files."""
     model, ensemble = _named(values.get("model")), values.get("ensemble")
-    if key == "model.name" and isinstance(model, dict) and model.get("name") != value:
+    if key == "model.name" and isinstance(model, dict) and model.get("name", ModelSpec().name) != value:
         values["model"] = {}
-    if key == "ensemble.weights" and isinstance(ensemble, dict):
+    if key == "ensemble.weights" and isinstance(ensemble, dict) and isinstance(value, list):
         ensemble.pop("members", None)
 
 

@@ -115,7 +115,7 @@ class Store:
         temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
         try:
             temporary.write_bytes(data)
-            os.link(temporary, path)  # atomic, and fails where a rename would overwrite
+            os.link(temporary, path)  # fails where a rename would overwrite, and the file is whole at once
         except FileExistsError:
             return False
         finally:

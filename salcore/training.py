@@ -61,7 +61,9 @@ def fit(
     training = member.training
     model = _start(member, data).to(device)
     if member.weights or not training.epochs:
-        yield _record(0, math.nan, model, data, device, 0.0, time.perf_counter(), state={"model": model.state_dict()})
+        yield _record(
+            member, 0, math.nan, model, data, device, 0.0, time.perf_counter(), state={"model": model.state_dict()}
+        )
         return
     optimizer = optimisation.optimizer(model.parameters(), training)
     schedule = optimisation.schedule(optimizer, training, steps_per_epoch(len(data.train), training.batch_size))
@@ -83,7 +85,7 @@ def fit(
             "optimizer": optimizer.state_dict(),
             "schedule": schedule.state_dict(),
         }
-        record = _record(epoch, loss, model, data, device, rate, started, state)
+        record = _record(member, epoch, loss, model, data, device, rate, started, state)
         _refuse_broken(record, model, data)
         if training.patience and record.eval_loss < best["loss"]:
             copy = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -176,6 +178,7 @@ def _train_epoch(
 
 
 def _record(
+    member: Member,
     epoch: int,
     loss: float,
     model: nn.Module,
@@ -185,7 +188,8 @@ def _record(
     started: float,
     state: dict[str, Any],
 ) -> Epoch:
-    eval_loss, accuracy = evaluate(model, data.validation, data, device, batch_size=512)
+    with seeds.forked(member.seeds["model"], epoch, 1):  # a user's network may draw in eval mode too
+        eval_loss, accuracy = evaluate(model, data.validation, data, device, batch_size=512)
     return Epoch(
         epoch=epoch,
         train_loss=loss,

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -118,6 +119,12 @@ def whole(ensemble: Callable[..., Finished], tmp_path_factory: pytest.TempPathFa
     finished = ensemble("small.yaml", run_dir=folder)
     assert finished.status == 0, finished.err
     return folder, finished
+
+
+@pytest.fixture
+def copy(whole: tuple[Path, Finished], tmp_path: Path) -> Path:
+    """The finished run in another folder, with the times of its files."""
+    return Path(shutil.copytree(whole[0], tmp_path / "copy"))
 
 
 @contextlib.contextmanager

@@ -3,8 +3,6 @@
 import contextlib
 import json
 import re
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -248,8 +246,7 @@ def majority(run):
     return [int(np.bincount(column).argmax()) for column in np.stack(votes).T]
 
 
-def test_target_of_the_majority(whole, ray_cluster, job, tmp_path):
-    copy = Path(shutil.copytree(whole[0], tmp_path / "copy"))
+def test_target_of_the_majority(copy, ray_cluster, job):
     finished = job(reduce, copy, "attribution.target=ensemble")
     assert finished.status == 0, finished.err
     targets = [target for part in stats(copy, "gradient") for target in part["target"].to_pylist()]
@@ -261,8 +258,7 @@ def test_target_of_the_majority(whole, ray_cluster, job, tmp_path):
 # After the run
 
 
-def test_compare(whole, ray_cluster, job, place, tmp_path):
-    copy = Path(shutil.copytree(whole[0], tmp_path / "copy"))
+def test_compare(whole, copy, ray_cluster, job, tmp_path):
     assert job(reduce, copy, "ensemble.members=2").status == 0
     page = tmp_path / "pages" / "compare.html"
     finished = job(compare, whole[0], copy, "--page", page)
