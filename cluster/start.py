@@ -39,7 +39,7 @@ def start() -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(runtime_env={"env_vars": QUIET}, **quiet)
     else:
-        ray.init(include_dashboard=False, **quiet)
+        ray.init(address="local", include_dashboard=False, **quiet)  # not whichever another program started here
 
 
 def nodes() -> list[Mapping[str, float]]:

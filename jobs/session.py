@@ -49,7 +49,11 @@ def _do(asked: Command, plan: Plan, wanted: Sequence[str], uri: str) -> int:
                 plan.store, plan.spec, plan.members, fingerprint=plan.fingerprint, uri=uri, tell=progress.say
             )
             with tracker:
-                _stages(Session(plan=plan, progress=progress), tracker, wanted, retry_failed=asked.retry_failed)
+                try:
+                    _stages(Session(plan=plan, progress=progress), tracker, wanted, retry_failed=asked.retry_failed)
+                finally:
+                    if not joined:  # before MLflow hears how it ended, so that nothing is trained after that
+                        ray.shutdown()
                 status = outcome.mlflow_status(plan)
                 found = outcome.facts(plan)
                 sent = tracker.finish(status, metrics=outcome.metrics(found), artifacts=layout.ARTIFACTS, wait_s=60)
@@ -59,9 +63,6 @@ def _do(asked: Command, plan: Plan, wanted: Sequence[str], uri: str) -> int:
     except Broken as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 1
-    finally:
-        if not joined:
-            ray.shutdown()
     if "reduce" in wanted:
         print(outcome.table(found))
     print(outcome.where(plan, uri))

@@ -160,6 +160,7 @@ def _train_epoch(
         augment_generator=seeds.generator(member.seeds["augment"], epoch),
     )
     total = torch.zeros((), dtype=torch.float64, device=device)
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
     with seeds.forked(member.seeds["model"], epoch):
         for inputs, labels in batches:
@@ -167,7 +168,7 @@ def _train_epoch(
             with torch.autocast(kind, torch.bfloat16, enabled=training.precision == "bfloat16"):
                 loss = objective(model, inputs, labels, guidance=training.guidance, generator=masking)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward(inputs=wanted)  # guided training's pixels have had their gradient
             optimizer.step()
             schedule.step()
             total += loss.detach() * len(inputs)

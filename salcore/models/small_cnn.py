@@ -16,7 +16,7 @@ def small_cnn(
     width: Annotated[int, Within(1)] = 16,
     depth: Annotated[int, Within(1, 4)] = 2,
     activation: bool = True,
-    pooling: Literal["max", "average", "none"] = "max",
+    pooling: Literal["average", "max", "none"] = "average",
     norm: Literal["none", "batch", "instance"] = "none",
     dropout: Annotated[float, Within(0, below=1)] = 0.0,
 ) -> nn.Module:
@@ -24,7 +24,8 @@ def small_cnn(
 
     A layer is convolution, norm, ReLU. Pooling by 2 stands between layers, so depth 1 is the paper's baseline of one
     convolution and a linear classifier, and 8 x 8 pixels are enough for depth 4. Without activation and norm, and with
-    pooling average or none, the logits are an affine function of the pixels. Dropout acts before the linear layer.
+    pooling average or none, the logits are an affine function of the pixels: with the default, ReLU is the only
+    non-linearity, and max-pooling adds another. Dropout acts before the linear layer.
 
     The paper leaves padding (here 1), the place of pooling and the widths of later layers (here all equal) open.
 

@@ -66,11 +66,8 @@ def rows(ensembles: dict[str, Ensemble]) -> Iterator[Row]:
     """The two statements for the defaults, then what the options do to either, then the defaults themselves."""
     standard = ensembles["standard"]
     for key in VARIANTS:
-        guided, holds = ensembles[key], key == "guided"
-        yield _accuracy(key, paired(accuracies, standard, guided), _voting(guided) - _voting(standard), judged=holds)
-        yield _share(
-            key, paired(shares, standard, guided), _mean(shares(standard)), _mean(shares(guided)), judged=holds
-        )
+        yield _accuracy(key, standard, ensembles[key], judged=key == "guided")
+        yield _share(key, standard, ensembles[key], judged=key == "guided")
     found = GuidanceSpec().model_dump()
     wrong = {name: found[name] for name in DEFAULTS if found[name] != DEFAULTS[name]}
     yield Row(

@@ -28,6 +28,18 @@ def members(count, *overrides):
     return spec, data, plan(spec, data.digest)
 
 
+def test_only_a_cluster_that_is_named_is_joined(monkeypatch):
+    """Another program's cluster on the same machine would be found by Ray, and would end with that program."""
+    asked = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: asked.append(options.get("address")))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    start.start()
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    start.start()
+    assert asked == ["local", None], "None: Ray takes it from RAY_ADDRESS"
+
+
 @ray.remote(num_cpus=0)
 class Idle:
     """Stands for a slot's process."""

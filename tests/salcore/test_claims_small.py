@@ -22,7 +22,11 @@ def spec(model, members, **training):
 
 
 SPECS = {
-    **{(width, relu): spec({"width": width, "activation": relu}, 5) for width in (4, 32) for relu in (True, False)},
+    **{
+        (width, relu): spec({"width": width, "activation": relu, "pooling": "average"}, 5)
+        for width in (4, 32)
+        for relu in (True, False)
+    },
     "untrained": spec({}, 8, epochs=0),
     "linear": spec({"depth": 1, "activation": False, "pooling": "none"}, 3, epochs=1),
     "standard": spec({}, 3, epochs=8),
@@ -43,14 +47,14 @@ def debiased(ensemble):
 
 @pytest.mark.parametrize("relu", [True, False])
 def test_wider_networks_have_less_noise(found, relu):
-    """Gaps of 0.8 and more for root seeds 0 to 3."""
+    """Gaps of 1.2 and more for root seeds 0 to 3."""
     assert debiased(found[32, relu]) > debiased(found[4, relu]) + 0.3
 
 
 @pytest.mark.parametrize("width", [4, 32])
 def test_relu_adds_noise(found, width):
-    """Gaps of 0.2 and more at width 4, 0.08 and more at width 32."""
-    assert debiased(found[width, True]) < debiased(found[width, False])
+    """Gaps of 0.5 and more at width 4, 1 and more at width 32, for root seeds 0 to 3."""
+    assert debiased(found[width, True]) < debiased(found[width, False]) - 0.1
 
 
 def test_untrained_networks_agree_on_nothing(found):

@@ -51,7 +51,7 @@ def test_small_cnn_without_nonlinearity_is_affine_unless_it_takes_maxima(depth, 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_small_cnn_has_the_layers_that_it_is_asked_for(depth):
-    network = make("small_cnn", depth=depth, width=5, norm="batch", dropout=0.25)
+    network = make("small_cnn", depth=depth, width=5, norm="batch", pooling="max", dropout=0.25)
     kinds = [type(module) for module in network.modules()]
     counts = [kinds.count(kind) for kind in (nn.Conv2d, nn.ReLU, nn.BatchNorm2d, nn.MaxPool2d, nn.Dropout)]
     assert counts == [depth, depth, depth, depth - 1, 1]
@@ -181,7 +181,7 @@ def test_an_option_that_would_change_nothing_or_not_all_is_refused(name, setting
         ({"width": True}, "model.width", "a whole number"),
         ({"depth": 5}, "model.depth", "a whole number from 1 to 4"),
         ({"activation": "relu"}, "model.activation", "true or false"),
-        ({"pooling": "mean"}, "model.pooling", "'max' or 'average' or 'none'"),
+        ({"pooling": "mean"}, "model.pooling", "'average' or 'max' or 'none'"),
         ({"dropout": 1.0}, "model.dropout", "a number from 0 to below 1"),
         ({"input_shape": 3}, "model.input_shape", "comes from the data"),
     ],
