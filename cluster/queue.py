@@ -159,4 +159,4 @@ class Queue:
                 if self._incarnation[slot] == incarnation:
                     self._ledger.lost(slot)
                 return
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0.5)

@@ -51,13 +51,13 @@ class Work:
         write_stats(store, self.name, reduced)
 
 
-def reduce(work: Sequence[Work], store: Store) -> Iterator[None]:
-    """Do all the work, as many ranges at a time as there are cores; yields after each."""
-    pending = [_reduce.remote(each, store) for each in work]
+def reduce(work: Sequence[Work], store: Store) -> Iterator[Work]:
+    """Do all the work, as many ranges at a time as there are cores; yields each when it is done."""
+    pending = {_reduce.remote(each, store): each for each in work}
     while pending:
-        done, pending = ray.wait(pending, num_returns=1)
+        [done], _ = ray.wait(list(pending), num_returns=1)
         ray.get(done)
-        yield
+        yield pending.pop(done)
 
 
 @ray.remote(num_cpus=1, max_retries=-1)

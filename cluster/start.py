@@ -13,6 +13,14 @@ from salcore.spec import ClusterSpec
 
 QUIET = {"RAY_TRAIN_METRICS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 """The progress line is this project's own; Ray's logs stay in its session folder."""
+OWN = {
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_event_stats": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+"""For a cluster of this machine alone, which has no dashboard to feed and no spot nodes to watch. Each of some twenty
+helper processes then takes 0.4 % of a core instead of 0.7 %, and members train the faster for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +40,14 @@ def start() -> None:
     """
     if ray.is_initialized():
         return
-    os.environ.update(QUIET)  # workers that this machine starts inherit it, and idle ones can be used at once
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    os.environ.update(QUIET)
     if os.environ.get("RAY_ADDRESS"):
         ray.init(runtime_env={"env_vars": QUIET}, **quiet)
     else:
+        os.environ.update(OWN)  # workers inherit it; by `runtime_env` those that Ray starts ahead would lie idle
         ray.init(address="local", include_dashboard=False, **quiet)  # not whichever another program started here
 
 

@@ -5,6 +5,8 @@ member per trainer would cost 10 to 20 seconds each, and many ranks of one train
 pool of slots may serve several runs.
 """
 
+import os
+import platform
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -20,10 +23,12 @@ from cluster.queue import Queue, Status, Work
 from cluster.start import Room
 from salcore.data import Data, load
 from salcore.device import pin
+from salcore.logs import Log
 from salcore.member_files import fail, train_member
 from salcore.members import Member
 from salcore.spec import DataSpec
 from salcore.storage import Store
+from salcore.training import Epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +60,16 @@ class Source:
             return load(self.spec)
 
 
+POLL_S = 1.0
+"""The driver asks the queue this often: it shares its cores with the slots."""
+
+
 class Broken(RuntimeError):
     """A stage stopped for a reason that no retry mends, such as a full disk."""
 
 
 def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch: str) -> Iterator[Status]:
-    """Train all missing members of all runs in one pool of slots; yields what is known about twice a second.
+    """Train all missing members of all runs in one pool of slots; yields what is known every `POLL_S` seconds.
 
     `name` must be unique to what is trained: Ray Train resumes a name it has seen. `scratch` is a folder for Train's
     own state. A member whose slot died `attempts` times is given up: its `failed.json` says so. Raises Broken.
@@ -75,7 +84,7 @@ def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch:
             if status.finished or status.broken:
                 break
             _check_alive(slots)
-            time.sleep(0.5)
+            time.sleep(POLL_S)
         for given_up in status.given_up:
             reason = f"its slot died {given_up.crashes} times while training it (out of memory?)"
             fail(runs[given_up.run].store, given_up.member, reason, epoch=0, attempts=given_up.crashes)
@@ -132,18 +141,26 @@ def _pull_members(config: dict[str, Any]) -> None:
 
 
 def _work_off(queue: Any, slot: int, runs: Sequence[Run]) -> None:
-    """Pull members until there are none; the data of the run at hand is kept."""
-    held: tuple[int, Data] | None = None
+    """Pull members until there are none; the data and the log of the run at hand are kept."""
+    held: tuple[int, Data, Log] | None = None
     while (work := ray.get(queue.take.remote(slot))) != "leave":
         if work is None:
-            time.sleep(0.25)
+            time.sleep(0.5)
             continue
-        run = runs[work.run]
+        run, index = runs[work.run], work.member.index
         if held is None or held[0] != work.run:
-            held = work.run, run.data.get()
-        outcome = train_member(
-            work.member, held[1], run.store, device=get_device(), on_epoch=lambda _: queue.epoch.remote()
-        )
+            held = work.run, run.data.get(), Log(run.store, f"train-slot-{slot}")
+            held[2].write(f"process {os.getpid()} on {platform.node()}, {torch.get_num_threads()} threads")
+        log = held[2]
+        log.write(f"member {index} begins")
+
+        def on_epoch(record: Epoch, index: int = index, log: Log = log) -> None:
+            log.write(f"member {index} {record.row()}")
+            queue.epoch.remote()
+
+        outcome = train_member(work.member, held[1], run.store, device=get_device(), on_epoch=on_epoch)
+        log.write(f"member {index} {'is trained' if outcome.reason is None else f'failed: {outcome.reason}'}")
+        log.close()
         ray.get(queue.done.remote(slot, work.run, outcome))
 
 

@@ -16,7 +16,7 @@ from jobs.progress import Progress
 from salcore import inventory, layout, shards
 from salcore.explain import Made
 from salcore.figures import charts, hero, png
-from salcore.member_files import FAILED
+from salcore.logs import Log
 from salcore.members import fingerprint
 from salcore.report import build, gather
 from salcore.runs import Run
@@ -66,8 +66,6 @@ def train_members(session: Session, *, retry_failed: bool = False) -> None:
     pending = plan.untrained(retry_failed=retry_failed)
     if not pending:
         return
-    for member in pending:
-        plan.store.delete(layout.member_file(member.index, FAILED))
     with session.timed("train"):
         room = session.room(len(pending))
         session.progress.say(f"train    {len(pending)} members in {room.slots} slots of {room.cpus} threads"
@@ -117,8 +115,11 @@ def reduce_maps(session: Session, found: inventory.Inventory) -> None:
     if work:
         with session.timed("reduce"):
             session.room(len(work))
-            for done, _ in enumerate(reducing.reduce(work, plan.store), 1):
+            log = Log(plan.store, "reduce")
+            for done, each in enumerate(reducing.reduce(work, plan.store), 1):
+                log.write(f"{each.name} from members {', '.join(map(str, each.members))}")
                 session.progress.update("reduce", done, len(work), "ranges")
+            log.close()
     files = [
         f"{layout.stats_folder(method.folder)}/{path}"
         for method in plan.spec.attribution.methods
@@ -173,17 +174,20 @@ def _explain_missing(session: Session, found: inventory.Inventory) -> None:
         items = inventory.without_methods(found.missing)
         for done, _ in enumerate(explaining.explain(items, plan.spec, source, members, plan.store, room), 1):
             session.progress.update("predict", done, len(items), "ranges")
-    done, total = 0, found.shards_missing
+    done, total, log = 0, found.shards_missing, Log(plan.store, "explain")
     dirty: set[tuple[str, int]] = set()
     written = time.monotonic()
     for made in explaining.explain(found.missing, plan.spec, source, members, plan.store, room):
         done += len(made)
+        for shard in made:
+            log.write(f"member {shard.member}: {shard.method}/{shard.entry.path}, {shard.entry.rows} samples")
         dirty |= _enter(found, made)
         session.progress.update("explain", done, total, "shards")
         if time.monotonic() - written > 2.0:
             _write_manifests(plan.store, found, dirty)
             written = time.monotonic()
     _write_manifests(plan.store, found, dirty)
+    log.close()
 
 
 def _enter(found: inventory.Inventory, made: list[Made]) -> set[tuple[str, int]]:

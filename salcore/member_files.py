@@ -64,7 +64,7 @@ def train_member(
             raise  # storage, not this member: the whole run must hear of it
         except Exception as error:
             reason = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
-            fail(store, member, reason, epoch=len(rows) + 1, attempts=1)
+            fail(store, member, reason, epoch=len(rows) + 1, attempts=_attempts(store, member) + 1)
             return Outcome(index=member.index, reason=reason, seconds=sum(row["seconds"] for row in rows))
         if record is None:
             break
@@ -90,9 +90,8 @@ def trained(store: Store, member: Member) -> bool:
 
 def failed(store: Store, member: Member) -> str | None:
     """Why this member failed, None if it did not."""
-    name = member_file(member.index, FAILED)
-    record = store.read_json(name) if store.exists(name) else None
-    return record["reason"] if record and record["fingerprint"] == member.fingerprint else None
+    record = _failure(store, member)
+    return record["reason"] if record else None
 
 
 def fail(store: Store, member: Member, reason: str, *, epoch: int, attempts: int) -> None:
@@ -123,6 +122,17 @@ def load_member(store: Store, member: Member, data: Data) -> nn.Module:
     model = build(member.model, input_shape=data.shape, classes=len(data.classes))
     model.load_state_dict(safetensors.torch.load(content))
     return model.eval()
+
+
+def _failure(store: Store, member: Member) -> dict[str, Any] | None:
+    name = member_file(member.index, FAILED)
+    record = store.read_json(name) if store.exists(name) else None
+    return record if record and record["fingerprint"] == member.fingerprint else None
+
+
+def _attempts(store: Store, member: Member) -> int:
+    record = _failure(store, member)
+    return record["attempts"] if record else 0
 
 
 def _resume(store: Store, member: Member) -> tuple[list[dict[str, float]], dict[str, Any] | None]:

@@ -298,7 +298,7 @@ def test_open_in_a_notebook(whole):
     assert set(sample.mean) == {"gradient", "integrated_gradients"}, "gradcam explains the first 50"
     np.testing.assert_array_equal(sample.mean["gradient"], run.mean("gradient")[60])
     assert sample.snr["gradient"] == run.snr("gradient")[60]
-    with pytest.raises(ValueError, match="`number`: .* the 101 explained samples, got -1"):
+    with pytest.raises(ValueError, match=r"`number`: .* the 101 explained samples, got -1"):
         run.sample(-1)
     labels, logits = run.logits()
     assert logits.shape == (3, 101, 10)
