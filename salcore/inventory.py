@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from salcore import shards
 from salcore.data import Data
 from salcore.explain import Item, maps_fingerprint, range_digest, within
-from salcore.layout import Range, maps_folder, part_file, ranges
+from salcore.layout import LOGITS, Range, maps_folder, member_folder, part_file, ranges
 from salcore.members import Member
 from salcore.spec import MethodSpec, Spec
 from salcore.storage import Store
@@ -34,7 +34,8 @@ class Inventory:
 def take(store: Store, spec: Spec, data: Data, members: Sequence[Member]) -> Inventory:
     """Look at every shard that the members' maps consist of. Manifests that differ from the files are put right.
 
-    Damaged shards, and those made by other settings or of other samples than the spec's, count as missing.
+    Damaged shards, and those made by other settings or of other samples than the spec's, count as missing. A range that
+    lacks only a member's logits is an item without methods: accuracies are over all evaluation samples.
     """
     inventory = Inventory()
     cut = list(ranges(len(data.evaluation), spec.attribution.shard_samples))
@@ -54,10 +55,12 @@ def take(store: Store, spec: Spec, data: Data, members: Sequence[Member]) -> Inv
                     lacking.setdefault(part.part, []).append(method.folder)
                     inventory.outdated[method.folder] += entry is not None
             inventory.entries[method.folder, member.index] = entries
+        folder = f"{member_folder(member.index)}/{LOGITS}"
+        predicted = store.files(folder)
         inventory.missing += [
-            Item(member=member.index, range=part, methods=tuple(lacking[part.part]))
+            Item(member=member.index, range=part, methods=tuple(lacking.get(part.part, ())))
             for part in cut
-            if part.part in lacking
+            if part.part in lacking or f"{folder}/{part_file(part.part)}" not in predicted
         ]
     return inventory
 

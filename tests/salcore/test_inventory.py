@@ -5,7 +5,7 @@ import pytest
 
 from salcore import inventory, shards
 from salcore.explain import Explainer
-from salcore.layout import maps_folder, part_file
+from salcore.layout import LOGITS, maps_folder, member_folder, part_file
 from salcore.member_files import train_member
 from salcore.storage import Store
 
@@ -210,3 +210,13 @@ def test_items_name_a_range_once_with_all_its_methods(small, store):
         ("gradient", "smooth")
     ]
     assert all(item.methods == () for item in inventory.without_methods(found.missing))
+
+
+def test_samples_that_no_method_explains_have_logits_all_the_same(finish, store):
+    """Accuracies are over every evaluation sample, however few of them have maps."""
+    finish("attribution.methods=[{name: gradient, samples: 3}]")
+    folder = f"{member_folder(1)}/{LOGITS}"
+    assert set(store.files(folder)) == {f"{folder}/{part_file(part)}" for part in (0, 1, 2)}
+    store.delete(f"{folder}/{part_file(2)}")
+    finish("attribution.methods=[{name: gradient, samples: 3}]")
+    assert store.exists(f"{folder}/{part_file(2)}")
