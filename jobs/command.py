@@ -18,7 +18,7 @@ from typing import Any
 
 from salcore import layout
 from salcore.errors import UserError
-from salcore.spec import Spec, describe, parse
+from salcore.spec import Spec, describe, from_dict, parse
 from salcore.storage import Store, is_remote
 
 SPECS = Path(__file__).parent / "specs"
@@ -119,7 +119,7 @@ def find_spec(source: str, overrides: Sequence[str] = ()) -> tuple[Spec, str | N
         raise UserError("SPEC", f"a YAML file, a run directory, or one of {known}", source)
     spec = parse(_text(file.read_bytes(), source), overrides)
     if spec.name == "run" and not any(override.startswith("name=") for override in overrides):
-        spec = spec.model_copy(update={"name": file.stem})
+        spec = from_dict({**spec.to_dict(), "name": file.stem})
     return absolute(spec), None
 
 

@@ -80,7 +80,9 @@ class Lock:
     def _alive(self, holder: dict) -> bool:
         if holder["host"] == self._mine["host"]:
             try:
-                return abs(psutil.Process(holder["pid"]).create_time() - holder["process_started"]) < 1.0
+                process = psutil.Process(holder["pid"])
+                ended = process.status() == psutil.STATUS_ZOMBIE  # killed, and its parent has not asked yet
+                return not ended and abs(process.create_time() - holder["process_started"]) < 1.0
             except psutil.NoSuchProcess:
                 return False
         info = self._store.info(LOCK)

@@ -216,7 +216,10 @@ def _samples(method: MethodSpec, data: Data) -> int:
 
 def _network(plan: Plan) -> torch.nn.Module:
     with seeds.forked(0):
-        return models.build(plan.spec.model, input_shape=plan.data.shape, classes=len(plan.data.classes)).eval()
+        network = models.build(
+            plan.spec.model, input_shape=plan.data.shape, classes=len(plan.data.classes), start=False
+        )
+    return network.eval()
 
 
 def _inputs(plan: Plan, count: int) -> torch.Tensor:

@@ -98,6 +98,8 @@ def _finished(plan: Plan, wanted: Sequence[str], *, retry_failed: bool) -> bool:
         found = inventory.take(plan.store, plan.spec, plan.data, plan.trained())
         if found.missing or found.problems or any(True for _ in stages.ranges_to_reduce(plan, found)):
             return False
+    if "reduce" in wanted and plan.trained() and not plan.store.exists(layout.SUMMARY):
+        return False
     return "report" not in wanted or plan.store.exists(layout.REPORT)
 
 

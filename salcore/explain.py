@@ -60,9 +60,7 @@ class Predictions:
 
 
 class Explainer:
-    """Works items off, one at a time; keeps the last member's network loaded. Files it finds finished it leaves
-    alone.
-    """
+    """Works items off, one at a time, and keeps the last member's network loaded. Logits that are there are read."""
 
     def __init__(
         self,

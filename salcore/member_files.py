@@ -119,7 +119,7 @@ def load_member(store: Store, member: Member, data: Data) -> nn.Module:
         raise ValueError(
             f"{store.path(name)} was altered (its checksum is not the one in {RECORD}): delete the folder to retrain"
         )
-    model = build(member.model, input_shape=data.shape, classes=len(data.classes))
+    model = build(member.model, input_shape=data.shape, classes=len(data.classes), start=False)
     model.load_state_dict(safetensors.torch.load(content))
     return model.eval()
 

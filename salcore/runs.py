@@ -68,7 +68,7 @@ class Run:
     @cached_property
     def methods(self) -> tuple[str, ...]:
         """Names of the methods that have statistics, in the spec's order."""
-        return tuple(method.folder for method in self.spec.attribution.methods if self._parts(method.folder))
+        return tuple(method.folder for method in self.spec.attribution.methods if self.stats_files(method.folder))
 
     def record(self, member: int) -> dict[str, Any]:
         """What `member.json` says of a member: seeds, metrics, checksum."""
@@ -107,7 +107,7 @@ class Run:
 
     def metadata(self, method: str) -> dict[str, Any]:
         """What the first statistics file of a method says of itself."""
-        return _metadata(self._open_stats(self._parts(method)[0]))
+        return _metadata(self._open_stats(self.stats_files(method)[0]))
 
     def convergence_members(self, method: str) -> tuple[int, ...]:
         """Numbers of members at which the columns `mean_norm` and `sigma_norm` stand."""
@@ -166,7 +166,7 @@ class Run:
     def _member_files(self) -> list[str]:
         return list(self.store.files("members"))
 
-    def _parts(self, method: str) -> list[str]:
+    def stats_files(self, method: str) -> list[str]:
         """Statistics files of the ranges that the spec asks for: an earlier spec may have asked for more."""
         folder = layout.stats_folder(method)
         there = self.store.files(folder)
@@ -182,7 +182,7 @@ class Run:
         return ipc.open_file(self.store.open(name))
 
     def _stats(self, method: str, column: str) -> pa.ChunkedArray:
-        parts = self._parts(method)
+        parts = self.stats_files(method)
         if not parts:
             raise ValueError(f"`method`: expected one of {', '.join(self.methods)}, got {method!r}")
         return pa.chunked_array([c for part in parts for c in self._open_stats(part).read_all()[column].chunks])
@@ -196,7 +196,7 @@ class Run:
         if not len(found):
             return None
         part, row = divmod(int(found[0]), self.spec.attribution.shard_samples)
-        return self._open_stats(self._parts(method)[part]).read_all().slice(row, 1)
+        return self._open_stats(self.stats_files(method)[part]).read_all().slice(row, 1)
 
     def _member_logits(self, member: int) -> tuple[np.ndarray, np.ndarray]:
         folder = f"{layout.member_folder(member)}/{layout.LOGITS}"

@@ -368,7 +368,9 @@ def _explained(error: ValidationError) -> UserError:
         return UserError(key, "a value", None)
     expected = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return UserError(
-        key, "a class number or one of label, ensemble, prediction" if "target" in key else expected, first["input"]
+        key,
+        "a class number or one of label, ensemble, prediction" if key == "attribution.target" else expected,
+        first["input"],
     )
 
 

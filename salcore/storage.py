@@ -102,9 +102,7 @@ class Store:
             temporary.unlink(missing_ok=True)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a file only if there is none, else return False. Exclusive on local filesystems, best effort
-        elsewhere.
-        """
+        """Write a file only if there is none, else return False. Exclusive on local filesystems only."""
         if not self._local:
             if self.exists(name):
                 return False

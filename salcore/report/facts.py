@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salcore import layout
 from salcore.report.accuracy import Accuracy, accuracy, confidence, ensemble_probabilities
 from salcore.statistics import Estimate, jackknife
 from salcore.summary import read_stats
@@ -112,8 +111,7 @@ def main_method(methods: tuple[MethodFacts, ...]) -> str | None:
 
 def leave_one_out(run: "Run", method: str) -> np.ndarray:
     """Debiased SNR `(M,)` of the ensemble without each member, over all samples."""
-    names = [name for name in run.store.files(layout.stats_folder(method)) if name.endswith(".arrow")]
-    tables = [read_stats(run.store, name).members for name in names]
+    tables = [read_stats(run.store, name).members for name in run.stats_files(method)]
     signal2, noise2 = (
         np.sum([table.column(name).to_numpy() for table in tables], axis=0) for name in ("signal2", "noise2")
     )
