@@ -33,8 +33,7 @@ class Room:
 
 
 def start() -> None:
-    """Join the cluster that `RAY_ADDRESS` names (a Ray job has it set), or start one on this machine without a
-    dashboard.
+    """Join the cluster that `RAY_ADDRESS` names (a Ray job has it set), or start one on this machine.
 
     Starting twice is joining: a process that is connected stays so.
     """

@@ -32,19 +32,17 @@ class Command:
     store: Store
     plan: bool
     retry_failed: bool
-    again: str
-    """The same command, to be shown to the user."""
     ensemble_of: Store | None = None
     """The finished run whose ensemble explains the spec's data, where SPEC is a run and the data is another."""
 
 
 def run(program: str, description: str, action: Callable[[Command], int], argv: Sequence[str] | None = None) -> int:
     """Read a command that takes SPEC or RUN, do `action`, and give the exit status."""
-    return guarded(lambda arguments: action(read(program, description, arguments)), argv)
+    return guarded(program, lambda arguments: action(read(program, description, arguments)), argv)
 
 
-def guarded(action: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
-    """Do `action` on the arguments; a UserError becomes one line and status 2, an interruption status 130."""
+def guarded(program: str, action: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
+    """Do `action` on the arguments; a UserError becomes one line and status 2, an interruption one line and 130."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     on_termination()
     try:
@@ -53,6 +51,8 @@ def guarded(action: Callable[[list[str]], int], argv: Sequence[str] | None = Non
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        again = shlex.join(["python", "-m", f"jobs.{program}", *arguments])
+        print(f"\ninterrupted; what is finished is kept. Go on with: {again}", file=sys.stderr, flush=True)
         return 130
 
 
@@ -88,14 +88,12 @@ def read(program: str, description: str, arguments: Sequence[str]) -> Command:
             "an absolute folder or a URI inside a Ray job, whose working directory is a temporary copy",
             directory,
         )
-    again = shlex.join(["python", "-m", f"jobs.{program}", *arguments])
     borrows = home is not None and any(override.startswith(("data=", "data.name=")) for override in given.overrides)
     return Command(
         spec=spec,
         store=Store(directory),
         plan=given.plan,
         retry_failed=given.retry_failed,
-        again=again,
         ensemble_of=Store(home) if home is not None and borrows else None,
     )
 

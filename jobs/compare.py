@@ -17,7 +17,7 @@ would."""
 
 def compare(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    return command.guarded(act, argv)
+    return command.guarded("compare", act, argv)
 
 
 def act(arguments: list[str]) -> int:

@@ -12,11 +12,12 @@ import yaml
 from jobs.command import Command
 from salcore import borrowed, layout, members, models, seeds, training
 from salcore.attribution import METHODS, check_settings
+from salcore.complete import complete
 from salcore.data import Data, load
 from salcore.data.batches import normalise
 from salcore.errors import UserError
 from salcore.explain import padded_size
-from salcore.member_files import failed, trained
+from salcore.member_files import failed, read_record, trained
 from salcore.members import Member
 from salcore.objectives import OBJECTIVES
 from salcore.settings import settings_of
@@ -62,12 +63,15 @@ def prepare(command: Command) -> Plan:
         return _borrowed(command)
     data = load(spec.data)
     models.check(spec.model, data.shape, len(data.classes))
+    spec = complete(spec)
+    spec = spec.model_copy(update={"data": spec.data.model_copy(update={"eval_samples": len(data.evaluation)})})
     _check_weights(spec, data)
     _check_target(spec, data)
     planned = members.plan(spec, data.digest)
     training.check(planned[0], data)
     fingerprint = members.recipe(spec, data.digest)
     _check_directory(command.store, spec, fingerprint)
+    _check_members(command.store, planned)
     return Plan(spec=spec, store=command.store, data=data, members=planned, fingerprint=fingerprint)
 
 
@@ -164,10 +168,11 @@ def resolved(plan: Plan) -> str:
 
 
 def _check_weights(spec: Spec, data: Data) -> None:
-    """Refuse weight files that do not fit before anything starts: all would fail, for the same reason."""
+    """Refuse weight files that do not fit before anything starts."""
     if spec.ensemble.weights:
         model = models.build(spec.model, input_shape=data.shape, classes=len(data.classes), start=False)
-        models.load_weights(model, spec.ensemble.weights[0], key="ensemble.weights.0")
+        for index, file in enumerate(spec.ensemble.weights):
+            models.load_weights(model, file, key=f"ensemble.weights.{index}")
 
 
 def _check_target(spec: Spec, data: Data) -> None:
@@ -191,6 +196,15 @@ def _check_directory(store: Store, spec: Spec, fingerprint: str) -> None:
     changed = [key for key in _differences(old.to_dict(), spec.to_dict()) if _makes_members(key)]
     what = ", ".join(changed) or "the data's content, or a file of weights"
     raise UserError("--run-dir", f"a new folder, since the members in {store} differ from this spec's in {what}")
+
+
+def _check_members(store: Store, planned: tuple[Member, ...]) -> None:
+    """Refuse to overwrite a finished member by another one, such as another file under its number."""
+    for member in planned:
+        record = read_record(store, member.index)
+        if record is not None and record["fingerprint"] != member.fingerprint:
+            key = f"ensemble.weights.{member.index}" if member.weights else "--run-dir"
+            raise UserError(key, f"the member {member.index} that {store} holds, or a new --run-dir", member.weights)
 
 
 def _differences(before: dict, after: dict, prefix: str = "") -> list[str]:

@@ -57,9 +57,6 @@ def _do(asked: Command, plan: Plan, wanted: Sequence[str], uri: str) -> int:
                 status = outcome.mlflow_status(plan)
                 found = outcome.facts(plan)
                 sent = tracker.finish(status, metrics=outcome.metrics(found), artifacts=layout.ARTIFACTS, wait_s=60)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; what is finished is kept. Go on with: {asked.again}", file=sys.stderr, flush=True)
-        raise
     except Broken as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 1
@@ -86,6 +83,7 @@ def _stages(session: Session, tracker: Tracker, wanted: Sequence[str], *, retry_
     stages.record_times(session)
     if "report" in wanted:
         stages.write_report(session)
+        stages.record_times(session)
 
 
 def _finished(plan: Plan, wanted: Sequence[str], *, retry_failed: bool) -> bool:

@@ -125,6 +125,10 @@ def reduce_maps(session: Session, found: inventory.Inventory) -> None:
         for method in plan.spec.attribution.methods
         for path in sorted(_paths(found, method.folder))
     ]
+    for method in plan.spec.attribution.methods:
+        folder = layout.stats_folder(method.folder)
+        for name in plan.store.files(folder).keys() - set(files):
+            plan.store.delete(name)  # of ranges that an earlier spec asked for
     plan.store.write_parquet(layout.SUMMARY, summarise(read_stats(plan.store, name) for name in files))
 
 
@@ -163,6 +167,7 @@ def record_times(session: Session) -> None:
     before = json.loads(store.read(layout.STAGES)) if store.exists(layout.STAGES) else {}
     total = {stage: before.get(stage, 0.0) + session.seconds.get(stage, 0.0) for stage in {*before, *session.seconds}}
     store.write_json(layout.STAGES, total)
+    session.seconds.clear()
 
 
 def _explain_missing(session: Session, found: inventory.Inventory) -> None:

@@ -12,7 +12,7 @@ from salcore.member_files import CHECKPOINT
 
 def status(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    return command.guarded(act, argv)
+    return command.guarded("status", act, argv)
 
 
 def act(arguments: list[str]) -> int:

@@ -16,9 +16,7 @@ __all__ = ["__version__", "open"]
 
 
 def open(uri: "str | os.PathLike[str]") -> "Run":
-    """A finished (or growing) run directory, local or on an object store, for reading. Raises UserError if it is
-    none.
-    """
+    """A run directory, finished or growing, opened for reading. Raises UserError if it is none."""
     from salcore.runs import Run  # here, so that importing a leaf of this package stays light
 
     return Run(uri)

@@ -158,9 +158,7 @@ class Explainer:
         return self._loaded[1]
 
     def _batches(self, part: Range) -> Iterator[tuple[Tensor, int]]:
-        """Normalised inputs of the fixed batch size, the last one padded with zeros, and how many of their rows
-        count.
-        """
+        """Normalised inputs of the fixed batch size, the last padded with zeros, and how many of their rows count."""
         size = padded_size(self._spec.attribution.batch_size)
         evaluation, step = self._data.evaluation, self._spec.attribution.batch_size
         for start in range(part.start, part.stop, step):

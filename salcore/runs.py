@@ -25,9 +25,7 @@ from salcore.storage import Store
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One explained sample: its number in the evaluation split, label and target, and per method mean, variance and
-    SNR.
-    """
+    """One explained sample: number in the evaluation split, label, and per method target, mean, variance and SNR."""
 
     sample: int
     label: int

@@ -6,6 +6,7 @@ r"""A run as one frozen, validated value: what is in `spec.yaml` and on the comm
 """
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, get_args
 
@@ -328,10 +329,19 @@ def _set(values: dict[str, Any], override: str) -> None:
     values[last] = value
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 with the numbers of YAML 1.2: 1e-3 is one."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
 def _yaml(key: str, text: str) -> Any:
     """The value of a YAML text. Raises UserError with `key`."""
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         # PyYAML lets through what its constructors meet, such as ValueError for the date 2020-13-45.
         raise UserError(key, f"YAML ({' '.join(str(error).split())})", text[:80]) from None

@@ -75,7 +75,8 @@ def _training(found: Labelled, rows: np.ndarray, spec: "DataSpec") -> tuple[Part
 
 
 def _evaluation(found: Labelled, rows: np.ndarray, spec: "DataSpec") -> Part:
-    if spec.eval_samples > len(rows):
+    asked = "eval_samples" in getattr(spec, "model_fields_set", {"eval_samples"})
+    if asked and spec.eval_samples > len(rows):  # the default means as many, or all there are
         raise UserError("data.eval_samples", f"at most {len(rows)}, the evaluation split", spec.eval_samples)
     order = stratified_order(found.labels[rows], spec.split_seed, EVALUATION)
     return _part(found, rows[order[: spec.eval_samples]])

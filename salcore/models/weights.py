@@ -48,10 +48,7 @@ def _read(path: Path, key: str) -> Mapping[str, Tensor]:
     try:
         content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            key, f"safetensors or a state dict that loads with weights_only=True ({reason})", str(path)
-        ) from (error)
+        raise UserError(key, "safetensors, or a state dict that holds tensors alone", str(path)) from error
     while isinstance(content, Mapping) and (wrapper := next((name for name in _WRAPPERS if name in content), None)):
         content = content[wrapper]
     if not (isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values())):

@@ -92,9 +92,16 @@ def test_options_may_stand_anywhere(here):
     assert not asked("digits").plan
 
 
-def test_the_same_command_is_shown_as_a_shell_takes_it():
+def test_an_interrupted_command_says_how_to_go_on_as_a_shell_takes_it(capsys):
     arguments = ["digits", "ensemble.vary=[init, order]", "--run-dir", "a b"]
-    assert shlex.split(asked(*arguments).again) == ["python", "-m", "jobs.ensemble", *arguments]
+
+    def interrupt(given):
+        raise KeyboardInterrupt
+
+    assert command.guarded("ensemble", interrupt, arguments) == 130
+    [line] = capsys.readouterr().err.strip().splitlines()
+    again = line.partition("Go on with: ")[2]
+    assert shlex.split(again) == ["python", "-m", "jobs.ensemble", *arguments]
 
 
 @pytest.mark.parametrize(
@@ -156,13 +163,13 @@ def ending(error):
 
 
 def test_exit_statuses(capsys):
-    assert guarded(ending(None), []) == 0
-    assert guarded(lambda _: 1, []) == 1
-    assert guarded(ending(UserError("training.epochs", "a number", "x")), []) == 2
+    assert guarded("ensemble", ending(None), []) == 0
+    assert guarded("ensemble", lambda _: 1, []) == 1
+    assert guarded("ensemble", ending(UserError("training.epochs", "a number", "x")), []) == 2
     assert capsys.readouterr().err == "error: training.epochs: expected a number, got 'x'\n"
-    assert guarded(ending(KeyboardInterrupt()), []) == 130
+    assert guarded("ensemble", ending(KeyboardInterrupt()), []) == 130
     with pytest.raises(ZeroDivisionError):  # anything else is a bug, which keeps its traceback
-        guarded(ending(ZeroDivisionError()), [])
+        guarded("ensemble", ending(ZeroDivisionError()), [])
 
 
 def test_a_termination_is_an_interruption():
@@ -170,7 +177,7 @@ def test_a_termination_is_an_interruption():
         os.kill(os.getpid(), signal.SIGTERM)
         signal.pause()
 
-    assert guarded(action, []) == 130
+    assert guarded("ensemble", action, []) == 130
 
 
 def test_run_reads_then_acts(capsys):

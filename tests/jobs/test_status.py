@@ -103,5 +103,5 @@ def test_the_command_prints_it_and_changes_nothing(run, capsys, tmp_path):
 
 
 def test_a_wrong_command_line_is_told_in_one_line(capsys):
-    assert guarded(act, []) == 2
+    assert guarded("status", act, []) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,46 @@
+"""A spec with the defaults of the networks and methods that it names written out.
+
+What a run is must not change when a default does: a directory that was begun with `depth` left out says which depth.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from salcore.attribution import METHODS
+from salcore.models import builder
+from salcore.settings import settings_of
+from salcore.spec import MethodSpec, Spec
+
+GIVEN = ("input_shape", "classes")
+
+
+def complete(spec: Spec) -> Spec:
+    """The spec with every setting of its network and its methods; a user's own network keeps what it was given.
+
+    >>> from salcore.spec import parse
+    >>> complete(parse("model: {name: small_cnn, width: 4}")).model.settings["depth"]
+    2
+    """
+    attribution = spec.attribution.model_copy(update={"methods": tuple(map(_method, spec.attribution.methods))})
+    if spec.model.name.startswith("python:"):
+        return spec.model_copy(update={"attribution": attribution})
+    model = spec.model.model_validate(
+        {**spec.model.model_dump(), **_filled(builder(spec.model.name), spec.model.settings)}
+    )
+    return spec.model_copy(update={"attribution": attribution, "model": model})
+
+
+def _method(method: MethodSpec) -> MethodSpec:
+    settings = _filled(METHODS[method.name], method.settings)
+    if settings.get("of") in METHODS:
+        settings = {**_filled(METHODS[settings["of"]], {}), **settings}
+    return MethodSpec.model_validate({**method.model_dump(by_alias=True), **settings})
+
+
+def _filled(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = {
+        name: parameter.default
+        for name, parameter in settings_of(function, reserved=GIVEN).items()
+        if parameter.default is not parameter.empty
+    }
+    return {**defaults, **settings}
