@@ -97,12 +97,18 @@ def _refusal(annotation: Any, value: object) -> str:
             "" if any(type(value) is type(choice) and value == choice for choice in arguments) else _either(arguments)
         )
     if origin in (Union, UnionType):
-        refusals = [_refusal(choice, value) for choice in arguments]
-        return " or ".join(dict.fromkeys(refusals)) if all(refusals) else ""
+        refusals = {choice: _refusal(choice, value) for choice in arguments}
+        told = dict.fromkeys(text for choice, text in refusals.items() if not _unwritable(choice))
+        return " or ".join(told) if all(refusals.values()) else ""
     kind = origin or annotation
     accepted = (int, float) if kind is float else kind
     right = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
     return "" if right else _WORDS.get(kind, f"a {getattr(kind, '__name__', kind)}")
+
+
+def _unwritable(annotation: Any) -> bool:
+    """Whether it is a class that no spec can hold a value of, such as a tensor: only Python callers give those."""
+    return isinstance(annotation, type) and annotation not in (*_WORDS, list, dict)
 
 
 def _either(choices: Collection[object]) -> str:

@@ -74,3 +74,124 @@ def gradcam_small(activation: np.ndarray, gradient: np.ndarray) -> np.ndarray:
     for channel in range(len(activation)):
         result += gradient[channel].mean() * activation[channel]
     return result
+
+
+def rollout_by_hand(layers: list[np.ndarray]) -> np.ndarray:
+    """Abnar & Zuidema for one sample, from each layer's attention (heads, T, T): -> (T, T), number by number."""
+    tokens = layers[0].shape[-1]
+    result = np.eye(tokens)
+    for heads in layers:
+        step = np.zeros((tokens, tokens))
+        for i in range(tokens):
+            for j in range(tokens):
+                step[i, j] = sum(head[i, j] for head in heads) / len(heads) + (i == j)
+            step[i] /= step[i].sum()
+        result = step @ result
+    return result
+
+
+def generic_by_hand(layers: list[np.ndarray], slopes: list[np.ndarray]) -> np.ndarray:
+    """Chefer et al. (ICCV 2021) for one sample, from attention and d logit / d attention: R (T, T), head by head."""
+    tokens = layers[0].shape[-1]
+    result = np.eye(tokens)
+    for heads, slope in zip(layers, slopes, strict=True):
+        share = np.zeros((tokens, tokens))
+        for head in range(len(heads)):
+            for i in range(tokens):
+                for j in range(tokens):
+                    share[i, j] += max(0.0, slope[head, i, j] * heads[head, i, j]) / len(heads)
+        result = result + share @ result
+    return result
+
+
+def enlarged_by_hand(grid: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Bilinear enlarging (h, w) -> (rows, columns), corners not aligned: pixels are squares, their centres compared."""
+
+    def between(position: float, length: int) -> tuple[int, int, float]:
+        position = min(max(position, 0.0), length - 1.0)
+        low = min(int(position), length - 1)
+        return low, min(low + 1, length - 1), position - low
+
+    result = np.zeros((rows, columns))
+    for row in range(rows):
+        top, bottom, down = between((row + 0.5) * len(grid) / rows - 0.5, len(grid))
+        for column in range(columns):
+            left, right, along = between((column + 0.5) * grid.shape[1] / columns - 0.5, grid.shape[1])
+            upper = (1 - along) * grid[top, left] + along * grid[top, right]
+            lower = (1 - along) * grid[bottom, left] + along * grid[bottom, right]
+            result[row, column] = (1 - down) * upper + down * lower
+    return result
+
+
+def noise_over_members(maps: np.ndarray) -> dict[str, float]:
+    """Norms, SNR, signal2 and noise2 of one sample's maps (m, ...), m from 0 on; NaN where they are too few."""
+    found = dict.fromkeys(("mean_norm", "sigma_norm", "snr", "signal2", "noise2"), math.nan)
+    if len(maps) > 0:
+        mean = maps.mean(0)
+        mean2 = float((mean**2).sum())
+        found["mean_norm"] = math.sqrt(mean2)
+    if len(maps) > 1:
+        noise2 = float(((maps - mean) ** 2).sum() / (len(maps) - 1))
+        found |= {"sigma_norm": math.sqrt(noise2), "snr": math.sqrt(mean2 / noise2)}
+        found |= {"signal2": mean2 - noise2 / len(maps), "noise2": noise2}
+    return found
+
+
+def likeness_to_others(maps: np.ndarray, member: int) -> tuple[float, float]:
+    """Cosine and SSIM of one member's map to the mean of the others, from one sample's maps (m, C, H, W)."""
+    from skimage.metrics import structural_similarity
+
+    a, b = maps[member], np.delete(maps, member, axis=0).mean(0)
+    cosine = (a * b).sum() / math.sqrt((a**2).sum() * (b**2).sum())
+    a, b = a / np.abs(a).max(), b / np.abs(b).max()
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 2, "full": True}
+    windows = [structural_similarity(u, v, **settings)[1][5:-5, 5:-5].mean() for u, v in zip(a, b, strict=True)]
+    return float(cosine), float(np.mean(windows))
+
+
+def deeplift_by_matrices(steps: list, x: Tensor, start: Tensor) -> Tensor:
+    """Rescale rule for one sample, with a dense matrix of multipliers for each step: delta out = M @ delta in.
+
+    A step is ("linear", f), ("elementwise", f), ("max", windows: lists of flat places), or ("residual", steps) for
+    x -> x + steps(x). The last step gives one number. Returns M_total * (x - start), of the shape of x.
+    """
+    total, _, _ = _matrix(steps, x, start)
+    return (total.reshape(x.shape)) * (x - start)
+
+
+def _matrix(steps: list, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    total = torch.eye(x.numel(), dtype=x.dtype)
+    for kind, what in steps:
+        if kind == "linear":
+            matrix = torch.autograd.functional.jacobian(
+                lambda flat, f=what, s=x.shape: f(flat.view(s)).flatten(), x.flatten()
+            )
+            x, start = what(x), what(start)
+        elif kind == "elementwise":
+            y, y0 = what(x), what(start)
+            matrix = torch.diag(((y - y0) / (x - start)).flatten())
+            x, start = y, y0
+        elif kind == "max":
+            matrix, x, start = _max_matrix(what, x, start)
+        else:
+            inner, y, y0 = _matrix(what, x, start)
+            matrix = inner + torch.eye(x.numel(), dtype=x.dtype)
+            x, start = x + y, start + y0
+        total = matrix @ total
+    return total, x, start
+
+
+def _max_matrix(windows: list[list[int]], x: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both arg-max cells get a share: g (c - y') to the input's, g (y - c) to the baseline's, with c = max(y, y')."""
+    x, start = x.flatten(), start.flatten()
+    matrix = torch.zeros(len(windows), x.numel(), dtype=x.dtype)
+    ends = []
+    for row, window in enumerate(windows):
+        at_x, at_start = (max(window, key=lambda place, v=v: v[place].item()) for v in (x, start))
+        y, y0 = x[at_x], start[at_start]
+        top = max(y, y0)
+        for place, share in ((at_x, top - y0), (at_start, y - top)):
+            if share != 0:
+                matrix[row, place] += share / (x[place] - start[place])
+        ends.append((y, y0))
+    return matrix, torch.stack([y for y, _ in ends]), torch.stack([y0 for _, y0 in ends])

@@ -11,17 +11,23 @@ torch.Size([5, 1, 2, 2])
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from salcore.attribution.completeness import residual
+from salcore.attribution.baseline import Baselines
+from salcore.attribution.completeness import residual, residual_over_set
+from salcore.attribution.deeplift import deeplift
+from salcore.attribution.deepshap import deepshap
 from salcore.attribution.gradcam import gradcam
 from salcore.attribution.gradient import gradient
+from salcore.attribution.gradient_shap import gradient_shap
 from salcore.attribution.input_x_gradient import input_x_gradient
 from salcore.attribution.integrated_gradients import integrated_gradients
 from salcore.attribution.smoothgrad import smoothgrad
 from salcore.errors import UserError
+from salcore.seeds import derive
 from salcore.settings import Within, find_mistake, nearest, settings_of
 
 __all__ = ["COMPLETE", "METHODS", "check_settings", "non_negative", "residual"]
@@ -40,16 +46,37 @@ def _smoothgrad(
     seed: Annotated[int, Within(0)] = 0,
     **settings: Any,
 ) -> Tensor:
-    """`smoothgrad` around the method `of`, a name in `METHODS` or a callable, which takes the remaining settings."""
+    """`smoothgrad` around the method `of`, a name in `METHODS` or a callable, which takes the remaining settings.
+
+    A method that is random itself draws from a seed of its own, derived from this one.
+    """
+    attribute = METHODS[of] if isinstance(of, str) else of
+    if "seed" in settings_of(attribute):
+        attribute = partial(attribute, seed=derive(seed, 1))
     return smoothgrad(
         model,
         inputs,
         targets,
-        attribute=METHODS[of] if isinstance(of, str) else of,
+        attribute=attribute,
         num_samples=num_samples,
         noise_level=noise_level,
         seed=seed,
         **settings,
+    )
+
+
+def _deepshap(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    baselines: Baselines = "uniform",
+    num_baselines: Annotated[int, Within(1)] = 16,
+    seed: Annotated[int, Within(0)] = 0,
+) -> Tensor:
+    """`deepshap` over `deeplift`; `num_baselines` is the size of a random set."""
+    return deepshap(
+        model, inputs, targets, attribute=deeplift, baselines=baselines, num_baselines=num_baselines, seed=seed
     )
 
 
@@ -59,10 +86,18 @@ METHODS: dict[str, Attribution] = {
     "integrated_gradients": integrated_gradients,
     "smoothgrad": _smoothgrad,
     "gradcam": gradcam,
+    "deeplift": deeplift,
+    "deepshap": _deepshap,
+    "gradient_shap": gradient_shap,
 }
 
-COMPLETE = frozenset({"integrated_gradients"})
-"""The methods whose maps sum to f(x) - f(b): `residual` is computed on every call. Smoothed ones do not."""
+COMPLETE: dict[str, Attribution] = {
+    "integrated_gradients": residual,
+    "deeplift": residual,
+    "deepshap": residual_over_set,
+    "gradient_shap": residual_over_set,
+}
+"""The methods whose maps sum to f(x) - f(b), with what is left over, computed on every call. Smoothed ones do not."""
 
 
 def non_negative(name: str, settings: Mapping[str, Any]) -> bool:

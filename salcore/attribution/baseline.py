@@ -1,20 +1,39 @@
-"""The reference input that a method compares with."""
+"""The reference inputs that methods compare with: one, or a set of them."""
+
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-Baseline = Tensor | float | None
-"""None is zeros, the data's mean, as inputs are normalised; a number fills; a tensor is broadcast."""
+from salcore.seeds import generator
+
+Kind = Literal["zero", "mean", "blurred", "uniform"]
+Baseline = Tensor | float | Kind | None
+"""None and "zero" are zeros: the data's mean, as inputs are normalised. A number fills, a tensor is broadcast."""
+
+Baselines = Tensor | Literal["training", "uniform", "zero", "mean", "blurred"]
+"""A set: a tensor (K, C, H, W), random training images of the run, random noise, or one of the single ones."""
+
+BLUR = 0.1
+"""Standard deviation of the blur, as a share of the longer side."""
 
 
-def as_baseline(baseline: Baseline, inputs: Tensor) -> Tensor:
+def as_baseline(baseline: Baseline, inputs: Tensor, *, seed: int = 0) -> Tensor:
     """The baseline as a tensor of the inputs' shape, dtype and device, without memory of its own where it repeats.
 
-    Raises ValueError if its shape does not broadcast to that of the inputs.
+    - zero (and None): zeros, the data's mean;
+    - mean: each sample's own mean, channel by channel;
+    - blurred: each sample under a Gaussian blur of a tenth of its longer side;
+    - uniform: one field of random numbers from `seed`, the same for all samples, stretched between each sample's own
+      smallest and largest value.
+
+    Raises ValueError for another word, and for a shape that does not broadcast to that of the inputs.
 
     >>> as_baseline(None, torch.ones(2, 1, 3, 3)).sum().item()
     0.0
     """
+    if isinstance(baseline, str):
+        return _named(baseline, inputs.detach(), seed)
     value = torch.as_tensor(0.0 if baseline is None else baseline, dtype=inputs.dtype, device=inputs.device).detach()
     try:
         return value.expand(inputs.shape)
@@ -22,3 +41,58 @@ def as_baseline(baseline: Baseline, inputs: Tensor) -> Tensor:
         raise ValueError(
             f"`baseline`: expected a shape that broadcasts to {tuple(inputs.shape)}, got {tuple(value.shape)}"
         ) from error
+
+
+def as_baselines(baselines: Baselines, inputs: Tensor, *, number: int, seed: int = 0) -> list[Tensor]:
+    """The set as tensors of the inputs' shape: all K of a tensor (K, C, H, W), `number` of uniform noise, else one.
+
+    Raises ValueError for an empty set, a set of the wrong shape, and for "training", which stands for the run's
+    training images and has a meaning in a spec alone.
+    """
+    if isinstance(baselines, Tensor):
+        if baselines.shape[1:] != inputs.shape[1:] or not len(baselines):
+            wanted = ", ".join(map(str, inputs.shape[1:]))
+            raise ValueError(f"`baselines`: expected a set (K, {wanted}) of 1 or more, got {tuple(baselines.shape)}")
+        return [as_baseline(each, inputs) for each in baselines]
+    if baselines == "training":
+        raise ValueError("`baselines`: 'training' are a run's images, in a spec; expected a tensor (K, C, H, W) here")
+    if baselines == "uniform":
+        if number < 1:
+            raise ValueError(f"`num_baselines`: expected 1 or more, got {number}")
+        return [_uniform(inputs.detach(), seed, draw) for draw in range(number)]
+    return [as_baseline(baselines, inputs)]
+
+
+def _named(kind: str, inputs: Tensor, seed: int) -> Tensor:
+    if kind == "zero":
+        return inputs.new_zeros(()).expand(inputs.shape)
+    if kind == "mean":
+        return inputs.mean(tuple(range(2, inputs.ndim)), keepdim=True).expand(inputs.shape)
+    if kind == "blurred":
+        return _blurred(inputs)
+    if kind == "uniform":
+        return _uniform(inputs, seed, 0)
+    raise ValueError(f"`baseline`: expected a tensor, a number or one of {', '.join(get_args(Kind))}, got {kind!r}")
+
+
+def _uniform(inputs: Tensor, seed: int, draw: int) -> Tensor:
+    """Made on the CPU from (seed, draw) alone: the same for every member, every batch and every device."""
+    field = torch.rand(inputs.shape[1:], generator=generator(seed, draw)).to(inputs)
+    axes = tuple(range(1, inputs.ndim))
+    low, high = inputs.amin(axes, keepdim=True), inputs.amax(axes, keepdim=True)
+    return low + (high - low) * field
+
+
+def _blurred(inputs: Tensor) -> Tensor:
+    """(N, C, H, W) under a Gaussian whose weights inside the image sum to 1, so that a constant image stays one."""
+    if inputs.ndim != 4:
+        raise ValueError(f"`baseline`: 'blurred' expects images (N, C, H, W), got {tuple(inputs.shape)}")
+    rows, columns = (_blur(length, BLUR * max(inputs.shape[2:])).to(inputs) for length in inputs.shape[2:])
+    return rows @ inputs @ columns.T
+
+
+def _blur(length: int, deviation: float) -> Tensor:
+    """The matrix (length, length) of a blur along one axis; its rows sum to 1."""
+    steps = torch.arange(length, dtype=torch.float64)
+    weights = torch.exp(-((steps[:, None] - steps) ** 2) / (2 * deviation**2))
+    return weights / weights.sum(1, keepdim=True)

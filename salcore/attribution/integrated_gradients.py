@@ -21,12 +21,13 @@ def integrated_gradients(
     baseline: Baseline = None,
     num_steps: Annotated[int, Within(1)] = 32,
     rule: Rule = "gauss_legendre",
+    seed: Annotated[int, Within(0)] = 0,
 ) -> Tensor:
     """S(x) = (x - b) * integral over a from 0 to 1 of d f_t(b + a (x - b)) / d x, by a quadrature rule.
 
     Inputs (N, C, H, W), targets (N,); returns (N, C, H, W), whose sum over pixels is f_t(x) - f_t(b) up to the error
     of the rule (completeness). The rule's weights sum to 1, so it is exact on a linear model for every `num_steps`.
-    Costs `num_steps` gradients; memory is that of one.
+    Costs `num_steps` gradients; memory is that of one. `seed` is that of a random baseline.
 
     Raises ValueError for a baseline that does not broadcast, `num_steps` below 1 or an unknown rule.
 
@@ -34,7 +35,7 @@ def integrated_gradients(
     """
     places, weights = quadrature(rule, num_steps)
     with prepared(model, inputs, targets) as (inputs, targets):
-        start = as_baseline(baseline, inputs)
+        start = as_baseline(baseline, inputs, seed=seed)
         path = inputs - start
         total = torch.zeros_like(inputs)
         for place, weight in zip(places, weights, strict=True):

@@ -12,7 +12,12 @@ from salcore.spec import ModelSpec
 from tests.oracles import numeric_gradient
 
 CHANNELS, SIDE, CLASSES = 2, 8, 5
-CHEAP = {"smoothgrad": {"num_samples": 3}, "integrated_gradients": {"num_steps": 4}}
+CHEAP = {
+    "smoothgrad": {"num_samples": 3},
+    "integrated_gradients": {"num_steps": 4},
+    "deepshap": {"num_baselines": 2},
+    "gradient_shap": {"num_samples": 3},
+}
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
@@ -201,7 +206,8 @@ class Failing(nn.Module):
         output = self.inner(x)
         if self.where == "forward":
             raise RuntimeError("broke")
-        output.register_hook(self.fail)
+        if output.requires_grad:
+            output.register_hook(self.fail)
         return output
 
     def fail(self, gradient):
@@ -323,7 +329,11 @@ def test_the_gradient_is_that_of_finite_differences():
         ("integrated_gradients", {"num_steps": 0}, "a whole number of 1 or more"),
         ("integrated_gradients", {"num_steps": 2.5}, "a whole number of 1 or more"),
         ("integrated_gradients", {"rule": "trapezoid"}, "'gauss_legendre' or 'midpoint'"),
-        ("integrated_gradients", {"baseline": "zeros"}, "a number or null"),
+        (
+            "integrated_gradients",
+            {"baseline": "zeros"},
+            "a number or 'zero' or 'mean' or 'blurred' or 'uniform' or null",
+        ),
         ("smoothgrad", {"of": "smoothgrad"}, "`of`"),
         ("smoothgrad", {"of": "integrated_gradient"}, "nearest: integrated_gradients"),
         ("smoothgrad", {"num_samples": 0}, "a whole number of 1 or more"),

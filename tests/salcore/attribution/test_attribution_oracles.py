@@ -109,9 +109,10 @@ def test_integrated_gradients_agree_with_a_fine_sum_along_the_path():
 @pytest.mark.parametrize("name", sorted(COMPLETE))
 def test_what_promises_completeness_keeps_it(name):
     model, (inputs, targets) = nn.Sequential(Linear(128), nn.Softplus(), nn.Linear(5, 5).double()), images()
-    maps = METHODS[name](model, inputs, targets)
-    assert residual(model, inputs, targets, maps).abs().max() < 1e-10
-    wrong = residual(model, inputs, (targets + 1) % 5, maps)
+    settings = {"num_samples": 4096} if name == "gradient_shap" else {}
+    maps = METHODS[name](model, inputs, targets, **settings)
+    assert COMPLETE[name](model, inputs, targets, maps).abs().max() < (0.05 if name == "gradient_shap" else 1e-10)
+    wrong = COMPLETE[name](model, inputs, (targets + 1) % 5, maps)
     assert wrong.shape == (4,)
     assert wrong.abs().min() > 1e-3
 
