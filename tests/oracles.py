@@ -195,3 +195,27 @@ def _max_matrix(windows: list[list[int]], x: Tensor, start: Tensor) -> tuple[Ten
                 matrix[row, place] += share / (x[place] - start[place])
         ends.append((y, y0))
     return matrix, torch.stack([y for y, _ in ends]), torch.stack([y0 for _, y0 in ends])
+
+
+def shapley_values(value: Callable[[frozenset[int]], float], players: int) -> list[float]:
+    """Shapley's formula, subset by subset: sum over S without i of |S|! (n - |S| - 1)! / n! (v(S + i) - v(S))."""
+    result = []
+    for player in range(players):
+        others, total = [other for other in range(players) if other != player], 0.0
+        for chosen in range(2 ** len(others)):
+            subset = frozenset(other for place, other in enumerate(others) if chosen >> place & 1)
+            weight = Fraction(
+                math.factorial(len(subset)) * math.factorial(players - len(subset) - 1), math.factorial(players)
+            )
+            total += float(weight) * (value(subset | {player}) - value(subset))
+        result.append(total)
+    return result
+
+
+def masked_superpixels(image: Tensor, off: Tensor, labels: Tensor, on: frozenset[int]) -> Tensor:
+    """One image (C, H, W), pixel by pixel: its own where the superpixel is in `on`, else that of `off`."""
+    result = off.clone()
+    for row, column in np.ndindex(*labels.shape):
+        if int(labels[row, column]) in on:
+            result[:, row, column] = image[:, row, column]
+    return result

@@ -1,8 +1,9 @@
 """Attribution methods by name, under one contract.
 
 A method is `(model, inputs, targets, *, settings) -> Tensor`: inputs (N, C, H, W), targets (N,) integers, maps
-(N, C, H, W) or (N, 1, H, W), signed. It explains logits, follows the model's dtype and device, works in evaluation
-mode, leaves the model and the caller's tensors as they were, and gives a sample the same map in whatever batch.
+(N, C, H, W) or (N, 1, H, W), signed where the method is. It explains logits, follows the model's dtype and device,
+works in evaluation mode, leaves the model and the caller's tensors as they were, and gives a sample the same map in
+whatever batch.
 
 >>> import torch
 >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
@@ -16,15 +17,19 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
+from salcore.attribution.attention_rollout import attention_rollout
 from salcore.attribution.baseline import Baselines
 from salcore.attribution.completeness import residual, residual_over_set
 from salcore.attribution.deeplift import deeplift
 from salcore.attribution.deepshap import deepshap
+from salcore.attribution.generic_attention import generic_attention
 from salcore.attribution.gradcam import gradcam
 from salcore.attribution.gradient import gradient
 from salcore.attribution.gradient_shap import gradient_shap
 from salcore.attribution.input_x_gradient import input_x_gradient
 from salcore.attribution.integrated_gradients import integrated_gradients
+from salcore.attribution.kernel_shap import kernel_shap, superpixel_residual
+from salcore.attribution.lime import lime
 from salcore.attribution.smoothgrad import smoothgrad
 from salcore.errors import UserError
 from salcore.seeds import derive
@@ -89,6 +94,10 @@ METHODS: dict[str, Attribution] = {
     "deeplift": deeplift,
     "deepshap": _deepshap,
     "gradient_shap": gradient_shap,
+    "kernel_shap": kernel_shap,
+    "lime": lime,
+    "attention_rollout": attention_rollout,
+    "generic_attention": generic_attention,
 }
 
 COMPLETE: dict[str, Attribution] = {
@@ -96,8 +105,11 @@ COMPLETE: dict[str, Attribution] = {
     "deeplift": residual,
     "deepshap": residual_over_set,
     "gradient_shap": residual_over_set,
+    "kernel_shap": superpixel_residual,
 }
 """The methods whose maps sum to f(x) - f(b), with what is left over, computed on every call. Smoothed ones do not."""
+
+_NON_NEGATIVE = frozenset({"attention_rollout", "generic_attention"})
 
 
 def non_negative(name: str, settings: Mapping[str, Any]) -> bool:
@@ -107,7 +119,7 @@ def non_negative(name: str, settings: Mapping[str, Any]) -> bool:
     (True, False)
     """
     inner = settings.get("of", "gradient") if name == "smoothgrad" else name
-    return inner == "gradcam" and bool(settings.get("relu", False))
+    return inner in _NON_NEGATIVE or (inner == "gradcam" and bool(settings.get("relu", False)))
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> None:

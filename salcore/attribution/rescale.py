@@ -68,11 +68,11 @@ def _quotient(function: Callable[[Tensor], Tensor], x: Tensor, x0: Tensor, smoot
     Too small is 0 for a piecewise linear function, whose quotient has no rounding error worth the name. For the others
     it is the root of the machine's precision: there the slope half way is as good as exact, and the quotient all noise.
     """
-    y = function(x)
-    change = x - x0
-    limit = torch.finfo(x.dtype).eps ** 0.5 * x.abs().clamp_(min=1) if smooth else 0.0
-    near = change.abs() <= limit
-    multiplier = (y - function(x0)) / change
+    y, change = function(x), x - x0
+    multiplier = (y - function(x0)).div_(change)
+    if not smooth:
+        return y, torch.where(change == 0, _slope(function, x), multiplier)
+    near = change.abs_() <= torch.finfo(x.dtype).eps ** 0.5 * x.abs().clamp_(min=1)
     return y, torch.where(near, _slope(function, (x + x0) / 2), multiplier)
 
 

@@ -15,6 +15,7 @@ from salcore.models import custom
 from salcore.models.mnist_cnn import mnist_cnn
 from salcore.models.sizes import check_output, check_size
 from salcore.models.small_cnn import small_cnn
+from salcore.models.small_vit import small_vit
 from salcore.models.weights import load_weights
 from salcore.seeds import forked
 from salcore.settings import find_mistake, nearest
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["MODELS", "build", "builder", "check", "load_weights"]
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, "mnist_cnn": mnist_cnn}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "small_cnn": small_cnn,
+    "mnist_cnn": mnist_cnn,
+    "small_vit": small_vit,
+}
 """Our own networks: name -> builder(*, input_shape=(C, H, W), classes=K, **settings). `builder` knows the others."""
 
 _GIVEN = ("input_shape", "classes")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from salcore.attribution import METHODS, residual
+from salcore.attribution import COMPLETE, METHODS
 from salcore.models import build
 from salcore.objectives import OBJECTIVES
 from salcore.seeds import forked, generator
@@ -15,13 +15,22 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
-CHEAP = {"smoothgrad": {"num_samples": 4}, "integrated_gradients": {"num_steps": 4}}
+CHEAP = {
+    "smoothgrad": {"num_samples": 4},
+    "integrated_gradients": {"num_steps": 4},
+    "deepshap": {"num_baselines": 3},
+    "gradient_shap": {"num_samples": 4},
+    "kernel_shap": {"num_superpixels": 4},
+    "lime": {"num_superpixels": 4, "num_samples": 16},
+}
 
 
-def network():
-    settings = {"width": 6, "norm": "batch"}
+def network(name="gradient"):
+    kind, settings = "small_cnn", {"width": 6, "norm": "batch"}
+    if "attention" in name:
+        kind, settings = "small_vit", {"width": 8, "depth": 2}
     with forked(0):
-        spec = SimpleNamespace(name="small_cnn", weights=None, settings=settings)
+        spec = SimpleNamespace(name=kind, weights=None, settings=settings)
         return build(spec, input_shape=(2, 8, 8), classes=5).double()
 
 
@@ -32,20 +41,21 @@ def batch():
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("tensors_on", ["cpu", "cuda"])
 def test_maps_are_those_of_the_cpu_wherever_the_callers_tensors_are(name, tensors_on):
-    model, (inputs, targets) = network(), batch()
+    model, (inputs, targets) = network(name), batch()
     expected = METHODS[name](model, inputs, targets, **CHEAP.get(name, {}))
     model.cuda()
     maps = METHODS[name](model, inputs.to(tensors_on), targets.to(tensors_on), **CHEAP.get(name, {}))
     assert maps.device.type == "cuda"
     torch.testing.assert_close(maps.cpu(), expected, rtol=1e-9, atol=1e-11)
-    assert residual(model, inputs, targets, maps).device.type == "cuda"
+    if name in COMPLETE:
+        assert COMPLETE[name](model, inputs, targets, maps, **CHEAP.get(name, {})).device.type == "cuda"
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_targets_out_of_range_are_named_and_the_device_stays_usable(name):
     inputs, _ = batch()
     with pytest.raises(ValueError, match="`targets`"):
-        METHODS[name](network().cuda(), inputs.cuda(), torch.full((7,), 5, device="cuda"), **CHEAP.get(name, {}))
+        METHODS[name](network(name).cuda(), inputs.cuda(), torch.full((7,), 5, device="cuda"), **CHEAP.get(name, {}))
     assert torch.ones(2, device="cuda").sum().item() == 2
 
 

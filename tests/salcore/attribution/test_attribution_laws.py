@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from salcore.attribution import METHODS, check_settings
+from salcore.attribution import METHODS, check_settings, non_negative
 from salcore.errors import UserError
 from salcore.models import build
 from salcore.seeds import forked
@@ -12,19 +12,28 @@ from salcore.spec import ModelSpec
 from tests.oracles import numeric_gradient
 
 CHANNELS, SIDE, CLASSES = 2, 8, 5
+LOOKING_AT_ATTENTION = ("attention_rollout", "generic_attention")
+BLACK_BOX = ("kernel_shap", "lime", "attention_rollout")  # they need no gradient
 CHEAP = {
     "smoothgrad": {"num_samples": 3},
     "integrated_gradients": {"num_steps": 4},
     "deepshap": {"num_baselines": 2},
     "gradient_shap": {"num_samples": 3},
+    "kernel_shap": {"num_superpixels": 4},
+    "lime": {"num_superpixels": 4, "num_samples": 16},
 }
 every_method = pytest.mark.parametrize("name", METHODS)
+signed_method = pytest.mark.parametrize("name", [name for name in METHODS if not non_negative(name, {})])
 
 
-def network(dtype=torch.float64, **settings):
-    """Small, with everything that behaves otherwise in training: batch-norm with real statistics, and dropout."""
+def network(name, dtype=torch.float64, **settings):
+    """Small, with all that behaves otherwise in training: batch-norm with real statistics, and dropout.
+
+    Methods that look at attention get a transformer, which has dropout alone.
+    """
+    cnn = ModelSpec(name="small_cnn", **({"width": 6, "norm": "batch", "dropout": 0.5} | settings))
+    spec = ModelSpec(name="small_vit", width=8, depth=2, dropout=0.5) if name in LOOKING_AT_ATTENTION else cnn
     with forked(0):
-        spec = ModelSpec(name="small_cnn", **({"width": 6, "norm": "batch", "dropout": 0.5} | settings))
         model = build(spec, input_shape=(CHANNELS, SIDE, SIDE), classes=CLASSES)
         with torch.no_grad():
             model.train()(torch.randn(64, CHANNELS, SIDE, SIDE) * 2 + 1)
@@ -70,7 +79,7 @@ def assert_same(before, after):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_shape_and_dtype_follow_the_model(name, dtype):
     inputs, targets = batch(dtype=torch.float32)
-    maps = attribute(name, network(dtype), inputs, targets)
+    maps = attribute(name, network(name, dtype), inputs, targets)
     assert maps.shape in [(7, CHANNELS, SIDE, SIDE), (7, 1, SIDE, SIDE)]
     assert maps.dtype == dtype
     assert not maps.requires_grad
@@ -78,15 +87,22 @@ def test_shape_and_dtype_follow_the_model(name, dtype):
     assert maps.flatten(1).abs().amax(1).min() > 0
 
 
-@every_method
+@signed_method
 def test_maps_are_signed(name):
-    maps = attribute(name, network(), *batch(16))
+    maps = attribute(name, network(name), *batch(16))
     assert maps.min() < 0 < maps.max()
+
+
+@pytest.mark.parametrize("name", LOOKING_AT_ATTENTION)
+def test_maps_that_are_never_negative_are_said_to_be(name):
+    assert non_negative(name, {})
+    assert non_negative("smoothgrad", {"of": name})
+    assert attribute(name, network(name), *batch(16)).min() >= 0
 
 
 @every_method
 def test_a_samples_map_does_not_depend_on_its_batch(name):
-    model, (inputs, targets) = network(), batch()
+    model, (inputs, targets) = network(name), batch()
     together = attribute(name, model, inputs, targets)
     tails = [attribute(name, model, inputs[part], targets[part]) for part in (slice(0, 3), slice(3, 6), slice(6, 7))]
     torch.testing.assert_close(torch.cat(tails), together, rtol=1e-12, atol=1e-14)
@@ -96,7 +112,7 @@ def test_a_samples_map_does_not_depend_on_its_batch(name):
 
 @every_method
 def test_a_sample_beside_huge_neighbours_keeps_its_map(name):
-    model, (inputs, targets) = network(), batch()
+    model, (inputs, targets) = network(name), batch()
     crowded = inputs.clone()
     crowded[1:] *= 1e3
     torch.testing.assert_close(
@@ -106,7 +122,7 @@ def test_a_sample_beside_huge_neighbours_keeps_its_map(name):
 
 @every_method
 def test_the_same_call_gives_the_same_bits_and_touches_no_global_generator(name):
-    model, (inputs, targets) = network(torch.float32), batch(dtype=torch.float32)
+    model, (inputs, targets) = network(name, torch.float32), batch(dtype=torch.float32)
     torch.manual_seed(1)
     state = torch.get_rng_state()
     first = attribute(name, model, inputs, targets)
@@ -115,21 +131,27 @@ def test_the_same_call_gives_the_same_bits_and_touches_no_global_generator(name)
     assert torch.equal(first, attribute(name, model, inputs, targets))
 
 
-@every_method
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "attention_rollout"])
 def test_each_target_has_its_own_map(name):
-    model, (inputs, targets) = network(), batch()
+    model, (inputs, targets) = network(name), batch()
     other = attribute(name, model, inputs, (targets + 1) % CLASSES)
     assert ((attribute(name, model, inputs, targets) - other).flatten(1).abs().amax(1) > 1e-6).all()
 
 
+def test_rollout_is_the_same_for_all_targets():
+    model, (inputs, targets) = network("attention_rollout"), batch()
+    one, other = (attribute("attention_rollout", model, inputs, each) for each in (targets, (targets + 1) % CLASSES))
+    assert torch.equal(one, other)
+
+
 @every_method
 def test_the_mode_is_evaluation_whatever_the_model_is_in(name):
-    model, (inputs, targets) = network(), batch()
+    model, (inputs, targets) = network(name), batch()
     evaluated = attribute(name, model.eval(), inputs, targets)
     assert torch.equal(attribute(name, model.train(), inputs, targets), evaluated)
 
 
-@every_method
+@signed_method
 def test_the_logit_is_explained_and_not_the_softmax(name):
     """Doubling all logits doubles the map of a logit exactly, and that of a softmax not."""
 
@@ -141,7 +163,7 @@ def test_the_logit_is_explained_and_not_the_softmax(name):
         def forward(self, x):
             return 2 * self.inner(x)
 
-    model, (inputs, targets) = network(), batch()
+    model, (inputs, targets) = network(name), batch()
     layer = {"layer": "features.relu2"} if name == "gradcam" else {}
     doubled = {"layer": "inner.features.relu2"} if name == "gradcam" else {}
     torch.testing.assert_close(
@@ -153,18 +175,19 @@ def test_the_logit_is_explained_and_not_the_softmax(name):
 
 
 def mixed_modes(model):
-    """Modes and flags that a careless restore would level: a frozen stem in evaluation, the rest in training."""
+    """Modes and flags that a careless restore would level: a frozen part in evaluation, the rest in training."""
     model.train()
-    model.features.norm1.eval()
-    model.features.conv1.weight.requires_grad_(False)
-    model.classifier.linear.weight.grad = torch.ones_like(model.classifier.linear.weight)
-    model.features.conv2.register_forward_hook(lambda module, arguments, output: None)
+    first, *_, last = (module for module in model.modules() if isinstance(module, nn.BatchNorm2d | nn.LayerNorm))
+    first.eval()
+    first.weight.requires_grad_(False)
+    last.weight.grad = torch.ones_like(last.weight)
+    last.register_forward_hook(lambda module, arguments, output: None)
     return model
 
 
 @every_method
 def test_the_model_and_the_callers_tensors_are_left_as_they_were(name):
-    model, (inputs, targets) = mixed_modes(network()), batch()
+    model, (inputs, targets) = mixed_modes(network(name)), batch()
     inputs.requires_grad_()
     copies, before = (inputs.detach().clone(), targets.clone()), fingerprint(model)
     attribute(name, model, inputs, targets)
@@ -181,14 +204,14 @@ class Stubborn(nn.Sequential):
     def train(self, mode=True):
         super().train(mode)
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
                 module.training = False
         return self
 
 
 @every_method
 def test_modes_are_put_back_one_by_one_past_a_models_own_train(name):
-    model = Stubborn(network())
+    model = Stubborn(network(name))
     model[0].train()
     before = fingerprint(model)
     attribute(name, model, *batch())
@@ -214,11 +237,15 @@ class Failing(nn.Module):
         raise RuntimeError("broke")
 
 
-@every_method
-@pytest.mark.parametrize("where", ["forward", "backward"])
+FAILURES = [(name, where) for where in ("forward", "backward") for name in METHODS]
+
+
+@pytest.mark.parametrize(
+    ("name", "where"), [each for each in FAILURES if each[1] == "forward" or each[0] not in BLACK_BOX]
+)
 def test_the_model_is_put_back_after_a_failure_too(name, where):
     inputs, targets = batch()
-    model = Failing(mixed_modes(network()), where)
+    model = Failing(mixed_modes(network(name)), where)
     before = fingerprint(model)
     settings = {"layer": "inner.features.relu2"} if name == "gradcam" else {}
     with pytest.raises(RuntimeError, match="broke"):
@@ -229,7 +256,7 @@ def test_the_model_is_put_back_after_a_failure_too(name, where):
 @every_method
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_it_works_where_the_caller_records_no_gradients(name, context):
-    model, (inputs, targets) = network(), batch()
+    model, (inputs, targets) = network(name), batch()
     expected = attribute(name, model, inputs, targets)
     with context():
         maps = attribute(name, model, inputs * 1, targets * 1)
@@ -238,7 +265,7 @@ def test_it_works_where_the_caller_records_no_gradients(name, context):
 
 @every_method
 def test_a_model_that_works_in_place_on_its_input_gives_the_same_and_writes_to_nothing(name):
-    plain, in_place = (nn.Sequential(nn.ReLU(inplace=inplace), network()) for inplace in (False, True))
+    plain, in_place = (nn.Sequential(nn.ReLU(inplace=inplace), network(name)) for inplace in (False, True))
     inputs, targets = batch()
     copy = inputs.clone()
     torch.testing.assert_close(
@@ -265,7 +292,6 @@ class Returning(nn.Module):
         (lambda y: (y.mean((2, 3)), y), "tuple"),
         (lambda y: y, r"\(7, 5, 6, 6\)"),
         (lambda y: y.mean((0, 2, 3)), r"\(5,\)"),
-        (lambda y: y.mean((2, 3)).detach(), "differentiated"),
     ],
 )
 def test_an_output_that_is_no_logits_is_refused(name, turn, words):
@@ -274,6 +300,21 @@ def test_an_output_that_is_no_logits_is_refused(name, turn, words):
     with pytest.raises(ValueError, match=f"`model`.*{words}"):
         attribute(name, model, *batch())
     assert_same(before, fingerprint(model))
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in BLACK_BOX])
+def test_logits_without_a_gradient_are_refused(name):
+    class Detached(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network(name)
+
+        def forward(self, x):
+            return self.inner(x).detach()
+
+    settings = {"layer": "inner.features.relu2"} if name == "gradcam" else {}
+    with pytest.raises(ValueError, match=r"`model`.*differentiated"):
+        attribute(name, Detached(), *batch(), **settings)
 
 
 @every_method
@@ -289,7 +330,7 @@ def test_an_output_that_is_no_logits_is_refused(name, turn, words):
     ids=["too high", "negative", "too few", "floating", "a column"],
 )
 def test_targets_that_are_no_classes_are_refused(name, targets):
-    model = mixed_modes(network())
+    model = mixed_modes(network(name))
     before = fingerprint(model)
     with pytest.raises(ValueError, match="`targets`"):
         attribute(name, model, batch()[0], targets)
@@ -303,7 +344,7 @@ def test_defaults_pass_their_own_check(name):
 
 def test_the_laws_can_fail():
     """A method in training mode, and one that mixes samples, are told apart from a right one."""
-    model, (inputs, targets) = network().train(), batch()
+    model, (inputs, targets) = network("gradient").train(), batch()
 
     def wrong(inputs):
         x = inputs.clone().requires_grad_()
@@ -315,7 +356,7 @@ def test_the_laws_can_fail():
 
 
 def test_the_gradient_is_that_of_finite_differences():
-    model, (inputs, targets) = network(activation=False, pooling="average").eval(), batch(2)
+    model, (inputs, targets) = network("gradient", activation=False, pooling="average").eval(), batch(2)
     expected = numeric_gradient(model, inputs, targets)
     torch.testing.assert_close(METHODS["gradient"](model, inputs, targets), expected, rtol=1e-6, atol=1e-8)
 

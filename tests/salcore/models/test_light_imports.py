@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("ray", "mlflow", "pydantic", "safetensors", "pyarrow", "matplotlib", "sklearn", "scipy", "captum")
+HEAVY = ("ray", "mlflow", "pydantic", "safetensors", "pyarrow", "matplotlib", "sklearn", "scipy", "captum", "skimage")
 BLOCKED = f"import sys; sys.modules.update(dict.fromkeys({HEAVY})); "
 WORK = """
 from types import SimpleNamespace
@@ -13,13 +13,16 @@ import torch
 from salcore.attribution import METHODS, check_settings
 from salcore.models import build, check
 from salcore.objectives import OBJECTIVES
-spec = SimpleNamespace(name="small_cnn", weights=None, settings={"width": 2})
-check(spec, (1, 8, 8), 3)
-model = build(spec, input_shape=(1, 8, 8), classes=3)
+models = []
+for name, settings in (("small_vit", {"width": 8, "depth": 2}), ("small_cnn", {"width": 2})):
+    spec = SimpleNamespace(name=name, weights=None, settings=settings)
+    check(spec, (1, 8, 8), 3)
+    models.append(build(spec, input_shape=(1, 8, 8), classes=3))
+transformer, model = models
 inputs, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
 for name, method in METHODS.items():
     check_settings(name, {})
-    method(model, inputs, labels)
+    method(transformer if "attention" in name else model, inputs, labels)
 guidance = SimpleNamespace(
     mask_fraction=0.5, weight=1.0, ranking="signed", of="logit", mode="train", fill="uniform", detach_target=False
 )
