@@ -34,6 +34,7 @@ def table(found: Facts | None) -> str:
             f"accuracy is that of {len(alone)} members together on {found.accuracy.samples} evaluation samples; "
             f"alone they reach {min(alone):.3f} to {max(alone):.3f}"
         )
+    lines += [f"{left}: they are left out" for left in found.left_out]
     return "\n".join(lines)
 
 
@@ -45,6 +46,7 @@ def metrics(found: Facts | None) -> dict[str, float]:
     values |= {f"snr_debiased/{method.name}": method.debiased.value for method in found.methods}
     if found.accuracy is not None:
         values["ensemble/accuracy"] = found.accuracy.ensemble.value
+    values |= {f"non_finite/{left.method}": float(left.maps) for left in found.left_out}
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 

@@ -11,7 +11,8 @@ from jobs import outcome, stages
 from jobs.command import Command
 from jobs.console import libraries_write_to
 from jobs.lock import Lock
-from jobs.prepare import Plan, describe, estimate, map_shapes, prepare, resolved
+from jobs.outlook import describe, estimate, map_shapes
+from jobs.prepare import Plan, prepare, resolved
 from jobs.progress import Progress
 from jobs.stages import Session
 from jobs.tracking import Tracker, tracking_uri

@@ -16,15 +16,18 @@ from jobs.progress import Progress
 from salcore import inventory, layout, shards
 from salcore.explain import Made
 from salcore.figures import charts, hero, png
+from salcore.figures.choose import representative
 from salcore.logs import Log
 from salcore.members import fingerprint
 from salcore.report import build, gather
+from salcore.report.left_out import NAMED, listed
 from salcore.runs import Run
 from salcore.storage import Store
 from salcore.summary import read_stats, summarise
 
 SCRATCH = ".train"
 """Ray Train's own state, on storage that all nodes see; of no use after the stage."""
+BAD = "is not finite; left out of the statistics"
 
 
 @dataclass(kw_only=True)
@@ -149,6 +152,8 @@ def figures(run: Run) -> dict[str, bytes]:
     method, members = gather(run).main, len(run.members)
     if method is None:
         return {}
+    first = run.methods[0]
+    shown = representative(run.snr(first), 1)[0]
     label = run.column(method, "label")
     norms = run.column(method, "mean_norm"), run.column(method, "sigma_norm")
     classes = run.record(run.members[0])["classes"]
@@ -156,7 +161,8 @@ def figures(run: Run) -> dict[str, bytes]:
     if members > 1:
         drawn["convergence"] = charts.convergence_snr(run.convergence_members(method), *norms)
     pictures = {f"report/{name}.png": png(figure) for name, figure in drawn.items()}
-    return {"report/maps.png": hero(run), **pictures} if members > 1 else pictures
+    drawable = members > 1 and run.column(first, "count")[shown] > 0
+    return {"report/maps.png": hero(run, first, shown), **pictures} if drawable else pictures
 
 
 def record_times(session: Session) -> None:
@@ -181,17 +187,27 @@ def _explain_missing(session: Session, found: inventory.Inventory) -> None:
             session.progress.update("predict", done, len(items), "ranges")
     done, total, log = 0, found.shards_missing, Log(plan.store, "explain")
     dirty: set[tuple[str, int]] = set()
+    broken = 0
     written = time.monotonic()
     for made in explaining.explain(found.missing, plan.spec, source, members, plan.store, room):
         done += len(made)
         for shard in made:
             log.write(f"member {shard.member}: {shard.method}/{shard.entry.path}, {shard.entry.rows} samples")
+        for shard in (each for each in made if each.non_finite):
+            broken += 1
+            log.write(f"member {shard.member}: {shard.method} of samples {', '.join(map(str, shard.non_finite))} {BAD}")
+            if broken <= NAMED:
+                session.progress.say(
+                    f"member {shard.member}: {shard.method} of {listed('sample', shard.non_finite)} {BAD}"
+                )
         dirty |= _enter(found, made)
         session.progress.update("explain", done, total, "shards")
         if time.monotonic() - written > 2.0:
             _write_manifests(plan.store, found, dirty)
             written = time.monotonic()
     _write_manifests(plan.store, found, dirty)
+    if broken > NAMED:
+        session.progress.say(f"{broken - NAMED} more shards hold maps that are not finite: logs/explain.log names them")
     log.close()
 
 

@@ -34,11 +34,14 @@ def describe(run: "salcore.runs.Run") -> str:
     lines += [f"         member {index} failed: {reason}" for index, reason in run.failures.items()]
     shards = [name for name in store.files("maps") if re.fullmatch(r".*/part-\d+\.arrow", name)]
     made = Counter(name.split("/")[1] for name in shards)
+    summary = run.summary.to_pylist() if store.exists(layout.SUMMARY) else []
+    left_out = {row["method"]: row["non_finite"] for row in summary if row.get("non_finite")}
     for method in spec.attribution.methods:
         samples = min(spec.data.eval_samples, method.samples or spec.data.eval_samples)
         total = len(run.members) * len(list(layout.ranges(samples, spec.attribution.shard_samples)))
         stats = "reduced" if method.folder in run.methods else "not reduced"
-        lines.append(f"explain  {method.folder}: {made[method.folder]}/{total} shards, {stats}")
+        bad = f"; {left_out[method.folder]} maps not finite, left out" if method.folder in left_out else ""
+        lines.append(f"explain  {method.folder}: {made[method.folder]}/{total} shards, {stats}{bad}")
     lines.append(f"report   {store.path(layout.REPORT) if store.exists(layout.REPORT) else 'not written'}")
     return "\n".join(lines)
 

@@ -19,9 +19,10 @@ from pyarrow import ipc
 from torch import Tensor, nn
 
 from salcore import shards
-from salcore.attribution import COMPLETE, METHODS, residual
+from salcore.attribution import COMPLETE, METHODS
 from salcore.data import Data
 from salcore.data.batches import normalise
+from salcore.draws import seeded, with_draws
 from salcore.layout import LOGITS, Range, maps_folder, member_folder, part_file
 from salcore.member_files import load_member
 from salcore.members import Member, fingerprint
@@ -43,11 +44,12 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A shard that was written: whose, by which method, and its manifest entry."""
+    """A shard that was written: whose, by which method, its manifest entry, and the samples whose map is not finite."""
 
     member: int
     method: str
     entry: shards.Entry
+    non_finite: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +87,9 @@ class Explainer:
         for folder in item.methods:
             method = self._methods[folder]
             name = f"{maps_folder(folder, member.index)}/{part_file(item.range.part)}"
-            entry = shards.write(
-                self._store, name, self._shard(member, method, within(item.range, method), predictions)
-            )
-            made.append(Made(member=member.index, method=folder, entry=entry))
+            data = self._shard(member, method, within(item.range, method), predictions)
+            entry, shard = shards.write(self._store, name, data), shards.open_shard(data)
+            made.append(Made(member=member.index, method=folder, entry=entry, non_finite=shard.non_finite()))
         return made
 
     def predictions(self, member: Member, part: Range) -> Predictions:
@@ -133,7 +134,8 @@ class Explainer:
         self, member: Member, method: MethodSpec, part: Range, targets: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Maps `(n, C, H, W)` and, for methods that promise completeness, residuals `(n,)`."""
-        model, settings = self._network(member), dict(method.settings)
+        model = self._network(member)
+        settings = with_draws(self._spec, method, member, self._data, self._device)
         maps, residuals = [], []
         start = 0
         for inputs, rows in self._batches(part):
@@ -143,7 +145,7 @@ class Explainer:
             values = METHODS[method.name](model, inputs, classes, **settings)
             maps.append(values[:rows].float().cpu().numpy())
             if method.name in COMPLETE:
-                rest = residual(model, inputs, classes, values, baseline=settings.get("baseline"))
+                rest = COMPLETE[method.name](model, inputs, classes, values, **settings)
                 residuals.append(rest[:rows].float().cpu().numpy())
             start += rows
         return np.concatenate(maps), np.concatenate(residuals) if residuals else None
@@ -184,7 +186,7 @@ class Explainer:
             "member": member.index,
             "seeds": dict(member.seeds),
             "method": method.name,
-            "settings": method.settings,
+            "settings": seeded(self._spec, method, member),
             "member_fingerprint": member.fingerprint,
             "fingerprint": maps_fingerprint(member, method, self._spec, self._digest(part), voters),
             "code_version": code_version(),
@@ -200,7 +202,7 @@ def maps_fingerprint(member: Member, method: MethodSpec, spec: Spec, digest: str
     return fingerprint(
         member.fingerprint,
         method.name,
-        method.settings,
+        seeded(spec, method, member),
         attribution.target,
         attribution.dtype,
         padded_size(attribution.batch_size),

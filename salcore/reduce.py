@@ -1,30 +1,26 @@
 """From the members' map shards of one sample range to its statistics: two passes over blocks of samples.
 
-Blocks of samples are outside and members inside, so the state is one block's, whatever the number of members. Only
-single rounded operations act on the maps, and a sample's sums run over its own pixels in one order: its statistics are
-the same bits however samples are cut into blocks and ranges.
+Blocks of samples are outside and members inside, so the state is one block's, whatever the number of members. A
+sample's statistics are the same bits however samples are cut into blocks and ranges; so a block in which some maps are
+not finite is cut once more, into stretches of samples with the same finite members, and each is reduced over those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from salcore import shards, statistics
-from salcore.moments import Moments
-from salcore.similarity import ssim_map
+from salcore.finite import finite_rows, stretches
+from salcore.passes import CURVES, SUMS, add, empty_columns, first_pass, second_pass
 
-GROUP = 16
-"""Members whose deviations are summed in float32 before they are merged into float64."""
 OPEN_SHARDS = 256
 """Shards kept open at a time: well below the usual limit of open files."""
-SUMS = ("snr", "snr_samples", "signal2", "noise2", "cosine", "ssim")
 
 
 class Maps(Protocol):
@@ -55,11 +51,16 @@ class Reduced:
 
     `stats`, one row per sample: sample, label, target (-1 where members explain different classes), count, mean,
     variance, snr, signal2, noise2, ssim_to_mean, snr_scale_free, and mean_norm and sigma_norm after the first m members
-    for each m of `metadata["grid"]`.
+    for each m of `metadata["grid"]`. All are over the `count` members whose map of the sample is finite, and NaN where
+    those are too few: none for the mean, fewer than 2 for the rest.
 
     `members`, one row per member: sums over the samples of what the ensemble without it gives (snr, over `snr_samples`
-    of them; signal2; noise2), of the cosine and the SSIM of its map to the mean map of the others; its lowest map
-    value; its largest completeness residual, NaN where the method promises none.
+    of them; signal2; noise2), of the cosine and the SSIM of its map to the mean map of the others (over `samples` of
+    them); its lowest value and largest completeness residual, of the finite ones, NaN where the method promises none;
+    and how many of its maps are `non_finite`. With F_n the members whose map of sample n is finite, and theta(F) what
+    members F give, the sums without member i are of
+
+        theta(F_n - {i})        theta(F_n) itself where i is not in F_n; nothing where it is undefined
     """
 
     stats: pa.Table
@@ -86,154 +87,97 @@ def reduce_range(
     opened = lru_cache(OPEN_SHARDS)(lambda index: _open(sources[index]))
     columns, residuals = _check(opened, members)
     rows, shape, count = opened(0).rows, opened(0).shape, len(members)
-    grid = statistics.convergence_grid(count)
-    out = empty_columns(rows, shape, len(grid))
-    sums, lowest = np.zeros((count, len(SUMS))), np.full(count, np.inf)
+
+    def read(start: int, stop: int, chosen: Sequence[int]) -> Iterator[np.ndarray]:
+        return (opened(index).maps(start, stop) for index in chosen)
+
+    tally = _Tally(read, count, rows, shape)
     step = block_rows or shards.block_rows(shape)
     for start in range(0, rows, step):
-        stop = min(start + step, rows)
-        block = {name: column[start:stop] for name, column in out.items()}
-
-        def maps(start: int = start, stop: int = stop) -> Iterator[np.ndarray]:
-            return (opened(index).maps(start, stop) for index in range(count))
-
-        mean = first_pass(maps(), grid, block)
-        second_pass(maps(), mean, block, sums, lowest)
-    table = {"member": np.asarray(members, np.int64), "samples": np.full(count, rows)}
-    table |= dict(zip(SUMS, sums.T.copy(), strict=True)) | {"lowest": lowest, "residual_max": residuals}
-    about = {**(metadata or {}), "members": list(map(int, members)), "grid": list(grid), "inputs": inputs_digest}
-    return Reduced(stats=_stats(columns, out, count), members=pa.table(table), metadata=about)
+        tally.reduce(start, min(start + step, rows))
+    about = {**(metadata or {}), "members": list(map(int, members)), "grid": list(tally.grid), "inputs": inputs_digest}
+    return Reduced(stats=tally.stats(columns), members=tally.members(members, residuals), metadata=about)
 
 
-def prefix_moments(maps: Iterable[np.ndarray], at: Collection[int]) -> Iterator[Moments]:
-    """Moments over members, in order, of the first m maps for each m in `at`: float32 in, float64 out.
+class _Tally:
+    """What a sample range comes to, block by block: columns with a row per sample, sums with a row per member.
 
-    Deviations from the first map of each 16 are summed in float32, so nothing large cancels and few roundings add up;
-    the groups are merged in float64 (Chan et al., 1983), so the error does not grow with the number of maps.
+    `read` gives the maps of a range of rows, one block per member of a choice.
     """
-    done: Moments | None = None
-    for count, x in enumerate(maps, 1):
-        size = (count - 1) % GROUP + 1
-        if count == 1:
-            total, squares, deviation = np.empty_like(x), np.empty_like(x), np.empty_like(x)
-        if size == 1:
-            first = x
-        elif size == 2:
-            np.subtract(x, first, out=total)
-            np.square(total, out=squares)
-        else:
-            np.subtract(x, first, out=deviation)
-            np.add(total, deviation, out=total)
-            np.square(deviation, out=deviation)
-            np.add(squares, deviation, out=squares)
-        if size == GROUP or count in at:
-            moments = _group_moments(first, total, squares, size)
-            moments = moments if done is None else done.merge(moments)
-            if count in at:
-                yield moments
-            if size == GROUP:
-                done = moments
 
+    def __init__(
+        self,
+        read: Callable[[int, int, Sequence[int]], Iterator[np.ndarray]],
+        members: int,
+        rows: int,
+        shape: tuple[int, ...],
+    ) -> None:
+        self.grid = statistics.convergence_grid(members)
+        self._read, self._everyone = read, range(members)
+        self._out = empty_columns(rows, shape, len(self.grid))
+        self._count = np.full(rows, members, np.int32)
+        self._sums, self._lowest = np.zeros((members, len(SUMS))), np.full(members, np.inf)
+        self._non_finite = np.zeros(members, np.int64)
 
-def first_pass(maps: Iterable[np.ndarray], grid: Sequence[int], out: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Fill mean, variance, snr, signal2, noise2 and the norms along `grid`, which ends at M; return the float64 mean.
+    def reduce(self, start: int, stop: int) -> None:
+        """Reduce a block of samples."""
+        out = {name: column[start:stop] for name, column in self._out.items()}
+        with np.errstate(invalid="ignore"):  # of infinities, which are looked for next
+            mean = first_pass(self._read(start, stop, self._everyone), self.grid, out)
+        if np.isfinite(out["mean_norm"][:, -1]).all():  # NaN or infinity in any map would have come through to it
+            second_pass(self._read(start, stop, self._everyone), mean, out, self._sums, self._lowest)
+            return
+        finite = np.stack([finite_rows(maps) for maps in self._read(start, stop, self._everyone)])
+        for first, end in stretches(finite):
+            self._reduce_over(finite[:, first], start + first, start + end)
 
-    `maps` are the members' blocks `(n, ...)` float32, `out` the columns of these n samples.
-    """
-    for position, moments in enumerate(prefix_moments(maps, grid)):
-        mean, freedom = np.asarray(moments.mean), moments.count - 1 if moments.count > 1 else np.nan
-        mean2, noise2 = _row_sums(mean, mean), _row_sums(np.asarray(moments.m2)) / freedom
-        out["mean_norm"][:, position], out["sigma_norm"][:, position] = np.sqrt(mean2), np.sqrt(noise2)
-    out["mean"][:] = mean
-    np.divide(moments.m2, freedom, out=out["variance"], casting="same_kind")
-    out["snr"][:], out["noise2"][:] = statistics.snr(mean2, noise2), noise2
-    out["signal2"][:] = statistics.signal2(mean2, noise2, moments.count)
-    return mean
+    def _reduce_over(self, there: np.ndarray, start: int, stop: int) -> None:
+        """Reduce a stretch of samples over the members that are `there`, `(M,)`."""
+        chosen, rows = np.flatnonzero(there).tolist(), stop - start
+        out = {name: column[start:stop] for name, column in self._out.items()}
+        self._count[start:stop] = len(chosen)
+        self._non_finite += rows * ~there
+        if not chosen:
+            for column in out.values():
+                column[:] = np.nan
+            return
+        reached = np.cumsum(there)[np.array(self.grid) - 1]  # those there among the first m members
+        points = np.unique(reached[reached > 0])
+        part = empty_columns(rows, out["mean"].shape[1:], len(points))
+        mean = first_pass(self._read(start, stop, chosen), points.tolist(), part)
+        sums, lowest = self._sums[chosen], self._lowest[chosen]
+        second_pass(self._read(start, stop, chosen), mean, part, sums, lowest)
+        self._sums[chosen], self._lowest[chosen] = sums, lowest
+        unchanged = {**part, "cosine": np.full(rows, np.nan), "ssim": np.full(rows, np.nan)}
+        for absent in np.flatnonzero(~there).tolist():
+            add(self._sums[absent], unchanged)
+        for name in CURVES:
+            part[name] = np.where(reached > 0, part[name][:, np.searchsorted(points, reached)], np.nan)
+        for name, column in out.items():
+            column[:] = part[name]
 
-
-def second_pass(
-    maps: Iterable[np.ndarray],
-    mean: np.ndarray,
-    out: Mapping[str, np.ndarray],
-    sums: np.ndarray,
-    lowest: np.ndarray,
-) -> None:
-    """Compare each member's block with the mean map of the others.
-
-    Fills ssim_to_mean and snr_scale_free in `out`, adds to the rows of `sums` `(M, len(SUMS))`, lowers `lowest` `(M,)`.
-    """
-    members, unit_sum = len(sums), np.zeros_like(mean)
-    similarity, units = np.zeros(len(mean)), np.zeros(len(mean))
-    for index, x in enumerate(maps):
-        deviation = x - mean
-        others = mean - deviation / (members - 1 if members > 1 else np.nan)
-        own2, others2 = _row_sums(np.square(x, dtype=np.float64)), _row_sums(others, others)
-        noise2 = statistics.noise2_without(out["noise2"], _row_sums(deviation, deviation), members)
-        ssim = _ssim(x, others)
-        values = {
-            "snr": statistics.snr(others2, noise2),
-            "signal2": statistics.signal2(others2, noise2, members - 1) if members > 1 else np.full(len(x), np.nan),
-            "noise2": noise2,
-            "cosine": _row_sums(x, others) / np.sqrt(np.where(own2 * others2 == 0, 1, own2 * others2)),
-            "ssim": ssim,
+    def stats(self, columns: Mapping[str, np.ndarray]) -> pa.Table:
+        """The table of samples, their own columns first."""
+        arrays: dict[str, pa.Array] = {
+            "sample": pa.array(columns["sample"], pa.int64()),
+            "label": pa.array(columns["label"], pa.int32()),
+            "target": pa.array(columns["target"], pa.int32()),
+            "count": pa.array(self._count),
         }
-        _add(sums[index], values)
-        lowest[index] = min(lowest[index], x.min())
-        similarity += ssim
-        units += own2 > 0
-        unit_sum += x / shards.along_rows(np.sqrt(np.where(own2 == 0, 1, own2)), x.ndim)
-    out["ssim_to_mean"][:] = similarity / members
-    unit2 = _row_sums(unit_sum, unit_sum) / members**2
-    # The sum of the squared norms of M maps of unit norm is their number.
-    unit_noise2 = np.maximum(units - members * unit2, 0) / (members - 1 if members > 1 else np.nan)
-    out["snr_scale_free"][:] = statistics.snr(unit2, unit_noise2)
+        for name, values in self._out.items():
+            if name in ("mean", "variance"):
+                arrays[name] = shards.tensors(values, pa.float32())
+            elif name in CURVES:
+                arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+            else:
+                arrays[name] = pa.array(values)
+        return pa.table(arrays)
 
-
-def empty_columns(rows: int, shape: tuple[int, ...], points: int) -> dict[str, np.ndarray]:
-    """Room for the computed columns of `rows` samples and a convergence grid of `points`."""
-    maps = {name: np.empty((rows, *shape), np.float32) for name in ("mean", "variance")}
-    names = ("snr", "signal2", "noise2", "ssim_to_mean", "snr_scale_free")
-    curves = {name: np.empty((rows, points)) for name in ("mean_norm", "sigma_norm")}
-    return maps | {name: np.empty(rows) for name in names} | curves
-
-
-def _group_moments(first: np.ndarray, total: np.ndarray, squares: np.ndarray, size: int) -> Moments:
-    """Mean = first + s / n and m2 = q - s^2 / n, from the sums s and q of the deviations from the first map."""
-    if size == 1:
-        return Moments(1, first.astype(np.float64), np.zeros(first.shape))
-    shift = np.divide(total, size, dtype=np.float64)
-    mean = first + shift
-    np.square(shift, out=shift)
-    np.multiply(shift, size, out=shift)
-    np.subtract(squares, shift, out=shift)
-    return Moments(size, mean, np.maximum(shift, 0, out=shift))
-
-
-def _row_sums(x: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
-    """Sums of `x`, or of `x * y`, over all axes but the first, each row in the same order whatever their number."""
-    product = x if y is None else x * y
-    return np.add.reduce(product.reshape(len(product), -1), axis=1)
-
-
-def _ssim(x: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """SSIM `(n,)` of maps that are each divided by their own largest magnitude, value range 2; NaN for 1-D maps."""
-    if x.ndim not in (3, 4):
-        return np.full(len(x), np.nan)
-    a, b = (torch.from_numpy(_scaled(side).reshape(len(x), -1, *x.shape[-2:])) for side in (x, others))
-    return _row_sums(windows := ssim_map(a, b, value_range=2.0).numpy().astype(np.float64)) / windows[0].size
-
-
-def _scaled(x: np.ndarray) -> np.ndarray:
-    largest = np.abs(x).reshape(len(x), -1).max(axis=1)
-    return (x / shards.along_rows(np.where(largest == 0, 1, largest), x.ndim)).astype(np.float32)
-
-
-def _add(sums: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
-    """Add samples one after the other, so that the sum is the same however they are cut into blocks."""
-    defined = ~np.isnan(values["snr"])
-    columns = {**values, "snr": np.where(defined, values["snr"], 0), "snr_samples": defined}
-    steps = np.stack([columns[name] for name in SUMS], axis=1)
-    sums[:] = np.add.accumulate(np.concatenate([sums[None], steps]), axis=0)[-1]
+    def members(self, members: Sequence[int], residuals: np.ndarray) -> pa.Table:
+        """The table of members."""
+        table = {"member": np.asarray(members, np.int64)} | dict(zip(SUMS, self._sums.T.copy(), strict=True))
+        table["samples"] = table["samples"].astype(np.int64)
+        return pa.table(table | {"lowest": self._lowest, "residual_max": residuals, "non_finite": self._non_finite})
 
 
 def _open(source: Maps | Callable[[], Maps]) -> Maps:
@@ -255,22 +199,6 @@ def _check(opened: Callable[[int], Maps], members: Sequence[int]) -> tuple[dict[
                 )
         columns["target"] = np.where(shard.column("target") == columns["target"], columns["target"], -1)
         if "residual" in shard.columns:
-            residuals[index] = np.abs(shard.column("residual")).max(initial=0)
+            residual = np.abs(shard.column("residual"))
+            residuals[index] = np.fmax.reduce(residual[np.isfinite(residual)], initial=np.nan)
     return columns, residuals
-
-
-def _stats(columns: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray], count: int) -> pa.Table:
-    arrays: dict[str, pa.Array] = {
-        "sample": pa.array(columns["sample"], pa.int64()),
-        "label": pa.array(columns["label"], pa.int32()),
-        "target": pa.array(columns["target"], pa.int32()),
-        "count": pa.array(np.full(len(columns["sample"]), count), pa.int32()),
-    }
-    for name, values in out.items():
-        if name in ("mean", "variance"):
-            arrays[name] = shards.tensors(values, pa.float32())
-        elif values.ndim == 2:
-            arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
-        else:
-            arrays[name] = pa.array(values)
-    return pa.table(arrays)

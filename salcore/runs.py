@@ -17,6 +17,7 @@ from salcore import borrowed, layout, shards
 from salcore.data import Data, load
 from salcore.errors import UserError
 from salcore.explain import read_predictions
+from salcore.finite import finite_rows
 from salcore.layout import member_file
 from salcore.member_files import FAILED, HISTORY, RECORD, read_record
 from salcore.spec import Spec, parse
@@ -112,7 +113,10 @@ class Run:
         return tuple(self.metadata(method)["grid"])
 
     def maps(self, method: str, positions: Sequence[int]) -> np.ndarray:
-        """Every member's maps of some samples, `(M, n, C, H, W)`, members in the order of the statistics."""
+        """Every member's maps of some samples, `(M, n, C, H, W)`, members in the order of the statistics.
+
+        As they were made: those with NaN or infinity, which are in no statistic, too.
+        """
         members = self.metadata(method)["members"]
         size = self.spec.attribution.shard_samples
         found = []
@@ -128,6 +132,13 @@ class Run:
                 rows.append(opened[part].maps(row, row + 1)[0])
             found.append(np.stack(rows))
         return np.stack(found)
+
+    def finite_maps(self, method: str, position: int) -> tuple[tuple[int, ...], np.ndarray]:
+        """The members that one sample's statistics are over, m of them, and their maps `(m, C, H, W)`."""
+        maps = self.maps(method, [position])[:, 0]
+        finite = finite_rows(maps)
+        members = np.array(self.metadata(method)["members"])[finite]
+        return tuple(members.tolist()), maps[finite]
 
     def logits(self) -> tuple[np.ndarray, np.ndarray]:
         """Labels `(N,)` and logits `(M, N, K)` of the evaluation samples, trained members in order."""

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
+from salcore.finite import finite_rows
 from salcore.storage import TEMPORARY, FileInfo, Store
 
 MANIFEST = "manifest.json"
@@ -96,6 +97,11 @@ class Shard:
             return pieces[0]
         return np.concatenate(pieces) if pieces else np.empty((0, *self.shape), np.float32)
 
+    def non_finite(self) -> tuple[int, ...]:
+        """Numbers of the samples whose map holds NaN or infinity."""
+        finite = [good for maps in self._pieces(0, self.rows) for good in finite_rows(maps).tolist()]
+        return tuple(number for number, good in zip(self.column("sample").tolist(), finite, strict=True) if not good)
+
     def _pieces(self, start: int, stop: int) -> Iterator[np.ndarray]:
         while start < stop:
             index = bisect_right(self._starts, start) - 1
@@ -130,13 +136,12 @@ def encode(
 
     `maps` is `(n, C, H, W)`, or any `(n, ...)`, signed; the other columns are `(n,)`. `residual` is the completeness
     residual of methods that promise one. With `dtype` "float16" a map is stored as `map * 2**-exponent`, its largest
-    magnitude in `[2^14, 2^15)`, so none overflows and as few as possible are subnormal. Raises ValueError for lengths
-    that differ, an unknown dtype, and a map with NaN or infinity, which it names by its sample.
+    finite magnitude in `[2^14, 2^15)`, so none overflows and as few as possible are subnormal. NaN and infinities are
+    stored as they are. Raises ValueError for lengths that differ and an unknown dtype.
     """
     if dtype not in _DTYPES:
         raise ValueError(f"`dtype`: expected one of {', '.join(_DTYPES)}, got {dtype!r}")
     maps = np.ascontiguousarray(maps, np.float32)
-    _require_finite(maps, sample)
     exponent, values = _halve(maps) if dtype == "float16" else (np.zeros(len(maps), np.int16), maps)
     columns = dict(zip(_COLUMNS, (sample, label, target, prediction), strict=True))
     arrays = {name: pa.array(np.asarray(column), _COLUMNS[name]) for name, column in columns.items()}
@@ -263,16 +268,10 @@ def _entry(name: str, shard: Shard, digest: str, info: FileInfo) -> Entry:
     return Entry(path=path, rows=shard.rows, bytes=info.size, sha256=digest, mtime_ns=info.mtime_ns, fingerprint=mark)
 
 
-def _require_finite(maps: np.ndarray, sample: np.ndarray) -> None:
-    bad = ~np.isfinite(maps).reshape(len(maps), -1).all(axis=1)
-    if bad.any():
-        names = ", ".join(str(int(s)) for s in np.asarray(sample)[: len(maps)][bad[: len(sample)]][:5])
-        raise ValueError(f"`maps`: expected finite values, got NaN or infinity in {bad.sum()} maps, of samples {names}")
-
-
 def _halve(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Exponent `(n,)` int16 and scaled maps float16; the exponent of an all-zero map is 0."""
-    largest = np.abs(maps).reshape(len(maps), -1).max(axis=1, initial=0)
+    """Exponent `(n,)` int16 and scaled maps float16; the exponent of a map without a finite value but 0 is 0."""
+    magnitudes = np.where(np.isfinite(maps), np.abs(maps), 0)
+    largest = magnitudes.reshape(len(maps), -1).max(axis=1, initial=0)
     exponent = np.where(largest > 0, np.frexp(largest)[1] - 15, 0).astype(np.int32)
     scaled = np.ldexp(maps, along_rows(-exponent, maps.ndim))
     with np.errstate(under="ignore"):

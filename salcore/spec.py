@@ -191,6 +191,11 @@ class AttributionSpec(_Part):
         "mixes classes) or a class number",
         default="label",
     )
+    draws: Literal["shared", "member"] = _told(
+        "noise, masks and random baselines of methods: shared by all members, so that none of it enters the variance "
+        "over members, or each member's own, as if every explanation were made once",
+        default="shared",
+    )
     dtype: Literal["float32", "float16"] = _told(
         "of stored maps; float16 keeps one power-of-two scale per map", default="float32"
     )

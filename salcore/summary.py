@@ -36,10 +36,11 @@ def read_stats(store: Store, name: str) -> Reduced:
     try:
         reader = ipc.open_file(store.open(name))
         about, columns = (json.loads(reader.schema.metadata[key]) for key in (shards.METADATA, MEMBERS))
+        columns.setdefault("non_finite", [0] * len(columns["member"]))  # older files are of finite maps alone
         stats = reader.read_all()
     except (pa.ArrowException, OSError, TypeError, KeyError, json.JSONDecodeError) as error:
         raise shards.CorruptShard(f"{store.path(name)} is not a whole statistics file ({error!r})") from None
-    integers = ("member", "samples")
+    integers = ("member", "samples", "non_finite")
     types = {column: pa.int64() if column in integers else pa.float64() for column in columns}
     members = pa.table({column: _column(values, types[column]) for column, values in columns.items()})
     return Reduced(stats=stats.replace_schema_metadata(None), members=members, metadata=about)
@@ -48,12 +49,13 @@ def read_stats(store: Store, name: str) -> Reduced:
 def summarise(parts: Iterable[Reduced]) -> pa.Table:
     """One row per method, in order of first appearance, from the statistics of all its ranges.
 
-    snr: mean over the samples, where defined (`undefined` counts the others: no signal and no noise), with the 95 %
-    interval of a jackknife over members. snr_debiased and snr_at_30: root of a ratio of means, with intervals.
-    negatives: samples of negative signal2. snr_scale_free, ssim_to_mean, cosine_to_mean: means over the samples.
-    non_negative: no map is negative anywhere, so that noise alone lifts the SNR. null: SNR of pure noise.
-    residual_max: largest completeness residual, NaN where none is promised. Raises ValueError for ranges of one method
-    with different members.
+    snr: mean over the samples, where defined (`undefined` counts the others: no signal and no noise, or fewer than 2
+    finite maps), with the 95 % interval of a jackknife over the members that are in any sample's statistics.
+    snr_debiased and snr_at_30: root of a ratio of means, with intervals. negatives: samples of negative signal2.
+    snr_scale_free, ssim_to_mean, cosine_to_mean: means over the samples. non_negative: no map is negative anywhere, so
+    that noise alone lifts the SNR. null: SNR of pure noise, mean over the samples. residual_max: largest completeness
+    residual, NaN where none is promised. non_finite: maps that are in none of these numbers. Raises ValueError for
+    ranges of one method with different members.
     """
     by_method: dict[str, list[Reduced]] = {}
     for part in parts:
@@ -76,6 +78,7 @@ _SUMMARY = pa.schema(
         ("non_negative", pa.bool_()),
         ("null", pa.float64()),
         ("residual_max", pa.float64()),
+        ("non_finite", pa.int64()),
     ]
 )
 
@@ -86,17 +89,18 @@ def _row(method: str, parts: Sequence[Reduced]) -> dict[str, Any]:
         raise ValueError(f"`parts`: expected all ranges of {method} to be of the same members")
     column = {
         name: np.concatenate([part.stats.column(name).to_numpy() for part in parts])
-        for name in ("snr", "signal2", "noise2", "snr_scale_free", "ssim_to_mean")
+        for name in ("count", "snr", "signal2", "noise2", "snr_scale_free", "ssim_to_mean")
     }
     sums = {
         name: np.sum([part.members.column(name).to_numpy() for part in parts], axis=0)
-        for name in ("samples", "snr", "snr_samples", "signal2", "noise2", "cosine")
+        for name in ("samples", "snr", "snr_samples", "signal2", "noise2", "cosine", "non_finite")
     }
-    signal2, noise2 = column["signal2"].sum(), column["noise2"].sum()
-    snr = statistics.jackknife(_mean(column["snr"]), _divide(sums["snr"], sums["snr_samples"]))
+    without = {name: values[sums["samples"] > 0] for name, values in sums.items()}  # members that count anywhere
+    signal2, noise2 = np.nansum(column["signal2"]), np.nansum(column["noise2"])
+    snr = statistics.jackknife(_mean(column["snr"]), _divide(without["snr"], without["snr_samples"]))
     row: dict[str, Any] = {"snr": snr.value, "snr_low": snr.low, "snr_high": snr.high}
     for name, at in (("snr_debiased", np.inf), ("snr_at_30", statistics.PAPER_MEMBERS)):
-        estimate = statistics.debiased_summary(signal2, noise2, sums["signal2"], sums["noise2"], at)
+        estimate = statistics.debiased_summary(signal2, noise2, without["signal2"], without["noise2"], at)
         row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     residuals = np.concatenate([part.members.column("residual_max").to_numpy() for part in parts])
     lowest = [part.members.column("lowest").to_numpy().min() for part in parts]
@@ -109,10 +113,18 @@ def _row(method: str, parts: Sequence[Reduced]) -> dict[str, Any]:
         "cosine_to_mean": float(_divide(sums["cosine"].sum(), sums["samples"].sum())),
         "negatives": int((column["signal2"] < 0).sum()),
         "undefined": int(np.isnan(column["snr"]).sum()),
-        "non_negative": bool(min(lowest) >= 0),
-        "null": statistics.null(len(members)),
+        "non_negative": bool(0 <= min(lowest) < np.inf),
+        "null": _null(column["count"], column["snr"], len(members)),
         "residual_max": float(np.fmax.reduce(residuals)),
+        "non_finite": int(sums["non_finite"].sum()),
     }
+
+
+def _null(count: np.ndarray, snr: np.ndarray, members: int) -> float:
+    """Mean SNR of pure noise over the samples that have one: each has that of its own number of maps."""
+    if (count == members).all():
+        return statistics.null(members)
+    return _mean(np.where(np.isnan(snr), np.nan, np.maximum(count, 1.0) ** -0.5))
 
 
 def _mean(values: np.ndarray) -> float:

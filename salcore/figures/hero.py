@@ -29,12 +29,13 @@ def hero(run: "Run", method: str | None = None, position: int | None = None) -> 
     place = representative(run.snr(method), 1)[0] if position is None else position
     images = load_images(run)
     image = None if images.pixels is None else images.pixels[place]
-    maps = summed(run.maps(method, [place])[:, 0])
+    members, signed = run.finite_maps(method, place)
+    maps = summed(signed)
     shown = extremes(maps)
     label = class_name(images.classes, int(run.column(method, "label")[place]))
     titles = (
         f"{label}\nthe image",
-        *(f"member {run.members[m]} says\n{method} of one network" for m in (shown[0], shown[-1])),
+        *(f"member {members[m]} says\n{method} of one network" for m in (shown[0], shown[-1])),
         f"{len(maps)} members agree on\nmean map",
         f"how sure that is\nt map: mean / ({SIGMA} / {ROOT_M})",
     )

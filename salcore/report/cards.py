@@ -34,7 +34,9 @@ def cards(run: "Run", facts: Facts, images: Images, positions: Sequence[int]) ->
         strips = {name: strip(run, name, position, side) for name in names if position < sizes[name]}
         main = strips.pop(samples.method)
         first = "" if (file := images.file(position)) is None else html.picture(file, "image")
-        others = [html.details(_snr_title(run, name, position), _grid(pieces)) for name, pieces in strips.items()]
+        others = [
+            html.details(_snr_title(run, name, position), _grid(pieces)) for name, pieces in strips.items() if pieces
+        ]
         title = f"Sample {samples.sample[position]}: {class_name(images.classes, int(samples.label[position]))}"
         yield html.joined(
             [
@@ -50,8 +52,14 @@ def cards(run: "Run", facts: Facts, images: Images, positions: Sequence[int]) ->
 
 
 def strip(run: "Run", method: str, position: int, side: int = LARGEST_SIDE) -> list[str]:
-    """Mean, standard deviation and t map of one sample by one method, and its two extreme members."""
-    maps = summed(run.maps(method, [position])[:, 0])
+    """Mean, standard deviation and t map of one sample by one method, and its two extreme members.
+
+    Of the members whose map is finite; empty where there are none.
+    """
+    members, signed = run.finite_maps(method, position)
+    if not members:
+        return []
+    maps = summed(signed)
     mean = maps.mean(axis=0)
     pieces = [_map(mean, "mean map", f"of {len(maps)} members", side)]
     if len(maps) > 1:
@@ -62,7 +70,7 @@ def strip(run: "Run", method: str, position: int, side: int = LARGEST_SIDE) -> l
         to_mean = cosines(maps.reshape(len(maps), -1), mean.ravel())
         for place in extremes(maps):
             note = f"cosine {number(float(to_mean[place]))} to the mean"
-            pieces.append(_map(maps[place], f"member {run.members[place]}", note, side))
+            pieces.append(_map(maps[place], f"member {members[place]}", note, side))
     return pieces
 
 

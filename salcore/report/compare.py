@@ -1,7 +1,7 @@
 """Runs side by side, on the samples that both explained: what differs, and how sure that is."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from salcore import statistics
 from salcore.errors import UserError
+from salcore.finite import finite_rows, stretches
 from salcore.report.accuracy import softmax
 from salcore.report.resample import bootstrap, over_members
 from salcore.statistics import Estimate
@@ -69,7 +70,7 @@ def compare(runs: "Sequence[Run]") -> Comparison:
             raise UserError("RUN", f"runs with a method in common; {names[0]} has {', '.join(runs[0].methods)}", name)
         for method in shared:
             pair = _paired((runs[0], run), (names[0], name), method)
-            found.append(_snr(pair, method))
+            found.append(_snr(_defined(pair, method), method))
             notes += _warned(pair, method)
         found += _accuracies(
             _paired((runs[0], run), (names[0], name), max(shared, key=lambda m: _explained(runs[0], m)))
@@ -80,20 +81,30 @@ def compare(runs: "Sequence[Run]") -> Comparison:
 def debiased_without(run: "Run", method: str, positions: np.ndarray) -> np.ndarray:
     """Debiased SNR `(M,)` over some samples of the ensemble without each of its members, from the maps."""
     count = len(run.metadata(method)["members"])
-    signal2, noise2 = np.zeros(count), np.zeros(count)
+    sums = np.zeros((count, 2))
     pixels = int(np.prod(run.maps(method, positions[:1].tolist()).shape[2:]))
     step = max(1, CHUNK_BYTES // (8 * count * pixels))
     for start in range(0, len(positions), step):
         chosen = positions[start : start + step].tolist()
         x = run.maps(method, chosen).astype(np.float64).reshape(count, len(chosen), -1)
-        total = x.sum(axis=0)
-        for member in range(count):
-            others = np.delete(x, member, axis=0)
-            mean2 = (((total - x[member]) / max(1, count - 1)) ** 2).sum(axis=-1)
-            spread = others.var(axis=0, ddof=1).sum(axis=-1) if count > 2 else np.full(len(chosen), np.nan)
-            signal2[member] += statistics.signal2(mean2, spread, count - 1).sum() if count > 1 else np.nan
-            noise2[member] += spread.sum()
-    return statistics.debiased(signal2, noise2)
+        finite = np.stack([finite_rows(member) for member in x])
+        for first, end in stretches(finite):
+            sums += _without_each(x[:, first:end], finite[:, first])
+    return statistics.debiased(sums[:, 0], sums[:, 1])
+
+
+def _without_each(x: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Sums over samples of signal2 and noise2, `(M, 2)`, without each member, from maps `(M, n, P)`.
+
+    Only members that are `there` `(M,)` count, so nothing changes without another; 0 where fewer than 2 are left.
+    """
+    sums = np.zeros((len(x), 2))
+    for member in range(len(x)):
+        others = x[there & (np.arange(len(x)) != member)]
+        if len(others) > 1:
+            mean2, noise2 = (others.mean(axis=0) ** 2).sum(axis=-1), others.var(axis=0, ddof=1).sum(axis=-1)
+            sums[member] = statistics.signal2(mean2, noise2, len(others)).sum(), noise2.sum()
+    return sums
 
 
 def _snr(pair: _Pair, method: str) -> Difference:
@@ -170,6 +181,14 @@ def _paired(runs: "tuple[Run, Run]", names: tuple[str, str], method: str) -> _Pa
     return _Pair(runs=runs, names=names, positions=(at_first, at_second))
 
 
+def _defined(pair: _Pair, method: str) -> _Pair:
+    """The samples with a noise in both runs: with finite maps of 2 members. All of them where there are none."""
+    first, second = pair.positions
+    noise2 = pair.runs[0].column(method, "noise2")[first] + pair.runs[1].column(method, "noise2")[second]
+    known = ~np.isnan(noise2)
+    return replace(pair, positions=(first[known], second[known])) if known.any() else pair
+
+
 def _warned(pair: _Pair, method: str) -> Iterator[str]:
     """What stands in the way of a fair comparison."""
     first, second = pair.runs
@@ -182,9 +201,11 @@ def _warned(pair: _Pair, method: str) -> Iterator[str]:
     if (settings[0].name, settings[0].settings) != (settings[1].name, settings[1].settings):
         yield f"{method}: {pair.names[1]} has other settings of it than {pair.names[0]}."
     most = max(_explained(run, method) for run in pair.runs)
+    both = f"{pair.names[0]} and {pair.names[1]}"
     if len(pair.positions[0]) < most:
-        both = f"{pair.names[0]} and {pair.names[1]}"
         yield f"{method}: {len(pair.positions[0])} samples are common to {both}, of up to {most}."
+    if lost := len(pair.positions[0]) - len(_defined(pair, method).positions[0]):
+        yield f"{method}: {lost} common samples lack finite maps of 2 members in one of {both}: they are left out."
 
 
 def _explained(run: "Run", method: str) -> int:

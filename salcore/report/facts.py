@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from salcore.report.accuracy import Accuracy, accuracy, confidence, ensemble_probabilities
+from salcore.report.left_out import LeftOut, left_out
 from salcore.statistics import Estimate, jackknife
 from salcore.summary import read_stats
 
@@ -60,7 +61,10 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Facts:
-    """What is known of a run. `main` is the method whose samples are shown first; None if nothing is reduced."""
+    """What is known of a run. `main` is the method whose samples are shown first; None if nothing is reduced.
+
+    `left_out`: of each method with maps that are not finite, which ones.
+    """
 
     planned: int
     trained: tuple[int, ...]
@@ -70,11 +74,13 @@ class Facts:
     main: str | None
     lead: Lead | None
     samples: Samples | None
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def gather(run: "Run") -> Facts:
     """Read the facts of a run: summary, logits, and the scalar columns of one method."""
-    methods = tuple(_method(row) for row in run.summary.to_pylist() if row["method"] in run.methods)
+    rows = [row for row in run.summary.to_pylist() if row["method"] in run.methods]
+    methods = tuple(_method(row) for row in rows)
     main = main_method(methods)
     labels, logits = run.logits()
     return Facts(
@@ -86,6 +92,7 @@ def gather(run: "Run") -> Facts:
         main=main,
         lead=_lead(run, methods),
         samples=None if main is None else _samples(run, main, ensemble_probabilities(logits)),
+        left_out=tuple(found for row in rows if (found := left_out(run, row))),
     )
 
 

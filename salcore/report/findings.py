@@ -10,6 +10,7 @@ import numpy as np
 from salcore.figures.signs import PERCENT, ROOT_M, TIMES, number, percent
 from salcore.report.accuracy import Accuracy
 from salcore.report.facts import Facts, MethodFacts, Samples, ranked
+from salcore.report.left_out import LeftOut, listed
 from salcore.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 CLEAN = 0.1
 """Share of noise in a mean map below which more members change little that is seen."""
 
-UNDEFINED = "Unknown: no SNR is defined. It takes 2 members at least, and maps that are not all zero."
+UNDEFINED = "Unknown: no SNR is defined. It takes finite maps of 2 members at least, not all zero."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,8 @@ def findings(facts: Facts, spec: "Spec", sizes: str = "") -> Iterator[Finding]:
     yield how_accurate(facts.accuracy, len(facts.trained))
     yield least_noisy(facts)
     yield how_sure(facts)
+    if facts.left_out:
+        yield unusable(facts.left_out)
     if facts.samples is not None:
         yield distrust(facts.samples)
         main = next(method for method in facts.methods if method.name == facts.main)
@@ -94,7 +97,7 @@ def how_accurate(accuracy: Accuracy | None, members: int) -> Finding:
             f"{percent(accuracy.ensemble.value)}{_between(accuracy.ensemble, share=True)}."
         )
     if accuracy.at_chance:
-        answer += f" No better than guessing ({percent(accuracy.guessing)}): {_names(accuracy.at_chance)}."
+        answer += f" No better than guessing ({percent(accuracy.guessing)}): {listed('member', accuracy.at_chance)}."
     return Finding(question=question, answer=answer, caution=bool(accuracy.at_chance))
 
 
@@ -136,6 +139,13 @@ def how_sure(facts: Facts) -> Finding:
     return Finding(question=question, answer=f"{told}: {verdict}.{note}{few}", caution=not sure)
 
 
+def unusable(left_out: tuple[LeftOut, ...]) -> Finding:
+    """Which maps hold NaN or infinity, and what became of them."""
+    answer = ". ".join(map(str, left_out))
+    answer += ". They hold NaN or infinity. Each sample's numbers are over the members that are left for it."
+    return Finding(question="Which maps are in none of the numbers?", answer=answer, caution=True)
+
+
 def distrust(samples: Samples) -> Finding:
     """How many samples have a mean map that is mostly noise, and which are worst."""
     question = "Which samples' maps are not to be trusted?"
@@ -144,7 +154,7 @@ def distrust(samples: Samples) -> Finding:
         return Finding(question=question, answer=UNDEFINED, caution=True)
     lowest = [int(samples.sample[i]) for i in np.argsort(samples.snr, kind="stable") if defined[i]][:3]
     drowned, total = int(samples.drowned[defined].sum()), int(defined.sum())
-    worst = f"The lowest SNR ({samples.method}) {'have' if len(lowest) > 1 else 'has'} {_listed('sample', lowest)}."
+    worst = f"The lowest SNR ({samples.method}) {'have' if len(lowest) > 1 else 'has'} {listed('sample', lowest)}."
     if drowned:
         those = "it" if drowned == 1 else "those"
         share = f"{drowned} of {total} samples ({percent(drowned / total)})"
@@ -235,17 +245,6 @@ def _meaning(method: MethodFacts) -> str:
 
 def _members(count: int) -> str:
     return f"{count} member{'s' * (count != 1)}"
-
-
-def _names(members: tuple[int, ...]) -> str:
-    return _listed("member", list(members))
-
-
-def _listed(noun: str, numbers: list[int]) -> str:
-    named = [str(number) for number in numbers]
-    if len(named) == 1:
-        return f"{noun} {named[0]}"
-    return f"{noun}s {', '.join(named[:-1])} and {named[-1]}"
 
 
 def _between(estimate: Estimate, *, share: bool = False) -> str:

@@ -6,7 +6,8 @@ import torch
 import yaml
 
 from jobs.command import read
-from jobs.prepare import describe, estimate, map_shapes, prepare, resolved
+from jobs.outlook import describe, estimate, map_shapes
+from jobs.prepare import prepare, resolved
 from salcore import layout
 from salcore.errors import UserError
 from salcore.member_files import fail, train_member
@@ -181,6 +182,39 @@ def test_a_method_that_cannot_explain_the_network_is_refused(planned):
     with pytest.raises(UserError, match="nosuchlayer") as refused:
         map_shapes(planned("attribution.methods=[{name: gradcam, layer: nosuchlayer}]"))
     assert refused.value.key == "attribution.methods"
+
+
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [
+        ("{name: kernel_shap, num_superpixels: 16, num_samples: 20}", "expected 32 or more for 16 superpixels"),
+        ("{name: lime, num_superpixels: 16, num_samples: 10}", "expected 17 or more masks"),
+        ("{name: lime, alpha: 2.0}", "with `penalty` ridge or lasso"),
+        ("attention_rollout", "gradient, integrated_gradients and gradcam work without attention"),
+    ],
+)
+def test_methods_whose_numbers_or_network_do_not_fit_are_refused_before_any_training(planned, methods, words):
+    with pytest.raises(UserError, match=words):
+        map_shapes(planned(f"attribution.methods=[{methods}]"))
+
+
+def test_all_methods_for_a_cnn_are_tried_in_a_moment_and_their_time_is_told(planned):
+    names = "gradient, deeplift, gradient_shap, kernel_shap, lime, {name: smoothgrad, of: deepshap}"
+    plan = planned(
+        f"attribution.methods=[{names}, {{name: deepshap, baselines: training}}]".replace(
+            "deepshap, b", "deepshap, as: trained, b"
+        )
+    )
+    assert set(map_shapes(plan)) == {
+        "gradient",
+        "deeplift",
+        "gradient_shap",
+        "kernel_shap",
+        "lime",
+        "smoothgrad",
+        "trained",
+    }
+    assert "of explaining a member" in estimate(plan)
 
 
 def test_estimating_time_leaves_generators_and_threads_alone(planned):

@@ -11,7 +11,8 @@ from skimage.metrics import structural_similarity
 from salcore import reduce, shards, statistics
 from salcore.moments import Moments
 from salcore.nulls import Shuffled
-from salcore.reduce import prefix_moments, reduce_range
+from salcore.passes import prefix_moments
+from salcore.reduce import reduce_range
 from salcore.storage import Store
 from salcore.summary import read_stats, summarise, write_stats
 

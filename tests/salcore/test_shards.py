@@ -127,13 +127,21 @@ def test_float16_largest_value_uses_the_upper_range_without_overflow(largest):
     assert 2.0**14 <= np.abs(stored).max() <= 2.0**15
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_map_that_is_not_finite_is_refused_by_its_sample(bad, dtype):
-    maps = some_maps()
-    maps[7, 1, 2, 3] = bad
-    with pytest.raises(ValueError, match=r"`maps`.* 107"):
-        encoded(maps, dtype=dtype)
+def test_a_map_that_is_not_finite_is_kept_as_it_is_and_the_others_untouched(dtype):
+    whole, maps = some_maps(), some_maps()
+    maps[3, 0, 1, 2], maps[7, 1, 2, 3], maps[8, 1], maps[12], maps[19] = np.nan, np.inf, -np.inf, np.nan, -np.inf
+    bad, rest = [3, 7, 8, 12, 19], np.isfinite(maps)
+    found, alone = (shards.open_shard(encoded(x, dtype=dtype, batch_rows=7)) for x in (maps, whole))
+    assert found.non_finite() == (103, 107, 108, 112, 119)
+    assert alone.non_finite() == ()
+    np.testing.assert_array_equal(np.delete(found.maps(), bad, axis=0), np.delete(alone.maps(), bad, axis=0))
+    exponents = found.column("exponent")
+    np.testing.assert_array_equal(np.delete(exponents, bad), np.delete(alone.column("exponent"), bad))
+    assert exponents[12] == exponents[19] == 0
+    np.testing.assert_array_equal(found.maps()[~rest], maps[~rest])
+    error = np.abs(np.where(rest, found.maps(), 0) - np.where(rest, maps, 0))
+    assert (error <= 2.0**-11 * np.abs(whole).max((1, 2, 3), keepdims=True)).all()
 
 
 def test_wrong_arguments_are_named():

@@ -94,6 +94,27 @@ def test_leaving_members_out_agrees_with_reducing_without_them(make):
     np.testing.assert_allclose(leave_one_out(run, "gradient"), expected, rtol=1e-5)
 
 
+def test_maps_that_are_not_finite_are_left_out_of_both_runs(make_run, digits, noisy, logits):
+    sample, label = digits
+    maps = noisy(5, 20, 0.7)
+    maps[1, 3], maps[:3, 5], maps[4, ::2, 0, 2, 2] = np.nan, np.inf, -np.inf
+    broken = make_run("broken", {"gradient": maps}, sample, label, logits(label, [0.9] * 5))
+    np.testing.assert_allclose(
+        debiased_without(broken, "gradient", np.arange(20)), leave_one_out(broken, "gradient"), rtol=1e-5
+    )
+    maps = maps.copy()
+    maps[:4, 8] = np.nan
+    worse = make_run("worse", {"gradient": maps}, sample, label, logits(label, [0.9] * 5))
+    found = compare([broken, worse])
+    snr = by_name(found)["Debiased SNR, gradient"]
+    assert snr.samples == 19
+    assert snr.values[0] == pytest.approx(snr.values[1])
+    assert np.isfinite([snr.members.low, *snr.over_samples]).all()
+    assert found.notes == (
+        "gradient: 1 common samples lack finite maps of 2 members in one of broken and worse: they are left out.",
+    )
+
+
 def test_the_lead_is_paired_over_members(make_run, digits, noisy, logits):
     sample, label = digits
     common = noisy(6, 20, 0.0)

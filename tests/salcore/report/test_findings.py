@@ -16,6 +16,7 @@ from salcore.report.findings import (
     varied,
     warnings,
 )
+from salcore.report.left_out import LeftOut
 from salcore.spec import parse
 from salcore.statistics import Estimate
 
@@ -184,3 +185,16 @@ def test_every_question_is_answered_once_in_order():
     assert all(word in finding.question for word, finding in zip(words, found, strict=True))
     assert found[-1].command == "python -m jobs.ensemble toy.yaml"
     assert "nan" not in " ".join(finding.answer for finding in found)
+
+
+def test_maps_that_are_not_finite_are_counted_and_named():
+    left = LeftOut(method="gradient", maps=9, total=1000, members=(3, 5), samples=(17, 40, 41, 44, 47, 60, 70))
+    one = LeftOut(method="lime", maps=1, total=1000, members=(2,), samples=(9,))
+    told = [each for each in findings(facts(left_out=(left, one)), SPEC) if "none of the numbers" in each.question]
+    assert len(told) == 1
+    assert told[0].caution
+    assert told[0].answer.startswith(
+        "gradient: 9 of 1000 maps are not finite (members 3 and 5; samples 17, 40, 41, 44, 47 and 2 more). "
+        "lime: 1 of 1000 maps is not finite (member 2; sample 9). "
+    )
+    assert not [each for each in findings(facts(), SPEC) if "none of the numbers" in each.question]

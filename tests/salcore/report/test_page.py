@@ -3,8 +3,9 @@ import re
 import numpy as np
 import pytest
 
-from salcore import figures
-from salcore.report import build
+import salcore
+from salcore import figures, layout
+from salcore.report import build, gather
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +167,37 @@ def test_passwords_do_not_travel_with_the_page(make_run, digits, noisy, logits):
     page = build(make_run("private", maps, sample, label, logits(label, [0.9] * 3), spec=spec))
     assert "https://host:5000/api" in page
     assert "secret" not in page
+
+
+def test_maps_that_are_not_finite_are_told_and_drawn_without(make_run, digits, noisy, logits):
+    sample, label = digits
+    maps = {"gradient": noisy(4, 20, 0.5), "smoothgrad": noisy(4, 20, 0.5, seed=1), "gradcam": noisy(4, 20, 0.5)}
+    maps["gradient"][1, [2, 3]], maps["gradient"][:3, 5], maps["gradient"][:, 7, 0, 1, 1] = np.nan, np.inf, -np.inf
+    maps["smoothgrad"][:, :, 0, 0, 0] = np.nan
+    run = make_run("broken", dict(sorted(maps.items(), reverse=True)), sample, label, logits(label, [0.9] * 4))
+    assert run.methods[0] == "smoothgrad"
+    page, facts = build(run), gather(run)
+    samples = ", ".join(str(sample[place]) for place in (2, 3, 5))
+    assert f"gradient: 9 of 80 maps are not finite (members 0, 1, 2 and 3; samples {samples} and {sample[7]})" in page
+    assert "smoothgrad: 80 of 80 maps are not finite" in page
+    assert [left.method for left in facts.left_out] == ["smoothgrad", "gradient"]
+    assert facts.main != "smoothgrad"
+    members, shown = run.finite_maps("gradient", 5)
+    assert members == (3,)
+    np.testing.assert_array_equal(shown, maps["gradient"][3:, 5])
+    np.testing.assert_array_equal(run.mean("gradient")[5], maps["gradient"][3, 5])
+    assert np.isnan(run.mean("gradient")[7]).all()
+
+
+def test_a_run_without_any_finite_map_has_a_page(make_run, digits, logits):
+    sample, label = digits
+    maps = {"gradient": np.full((3, 20, 1, 8, 8), np.nan, np.float32)}
+    run = make_run("nothing", maps, sample, label, logits(label, [0.9] * 3))
+    assert "gradient: 60 of 60 maps are not finite" in build(run)
+
+
+def test_a_summary_of_before_has_no_such_maps(make_run, digits, noisy, logits):
+    sample, label = digits
+    run = make_run("older", {"gradient": noisy(3, 20, 0.5)}, sample, label, logits(label, [0.9] * 3))
+    run.store.write_parquet(layout.SUMMARY, run.store.read_parquet(layout.SUMMARY).drop_columns("non_finite"))
+    assert gather(salcore.open(run.store.uri)).left_out == ()
