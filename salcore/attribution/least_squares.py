@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-SWEEPS = 2000
+STEPS = 50_000
 TOLERANCE = 1e-14
 
 
@@ -36,33 +36,35 @@ def lasso(design: Tensor, weights: Tensor, alpha: float, outputs: Tensor) -> Ten
     """The coefficients b (M, N), for outputs y (S, N), of lasso regression with an intercept a, each image by itself:
 
     1/2 sum over s of w_s (y_s - a - z_s b)^2 / sum of w + alpha ||b||_1, smallest; z = design (S, M), w = weights
-    (S,). By coordinate descent on all images at once; one that has converged is left alone, so its coefficients do not
-    depend on the others. An image whose outputs are not finite has none that are.
+    (S,). By accelerated proximal gradients on all images at once, each with its own momentum, which starts anew
+    whenever it points uphill. An image that has converged is left alone, so its coefficients do not depend on the
+    others; one whose outputs are not finite has none that are. Takes about 60 steps with several samples for each
+    coefficient, some thousands with fewer samples than coefficients.
 
-    Raises ValueError if an image has not converged after 2000 sweeps.
+    Raises ValueError if an image has not converged after 50,000 steps.
 
-    Regularization Paths for Generalized Linear Models via Coordinate Descent (Friedman et al., 2010), Eq. 5.
+    A Fast Iterative Shrinkage-Thresholding Algorithm (Beck and Teboulle, 2009), Eqs. 4.1 to 4.3; Adaptive Restart for
+    Accelerated Gradient Schemes (O'Donoghue and Candes, 2015), section 3.2.
     """
     centred, share = _centred(design, weights), weights / weights.sum()
-    gram = centred.T @ (share[:, None] * centred)
-    # Zero for a superpixel that is on in all masks or in none: its coefficient stays zero.
-    curvature = gram.diagonal().clamp_min(torch.finfo(gram.dtype).tiny)
-    rest = (share[:, None] * centred).T @ outputs  # the design's correlation with what is not explained yet
-    coefficients = torch.zeros_like(rest)
-    moving = torch.ones(outputs.shape[1], dtype=torch.bool)
-    for _ in range(SWEEPS):
-        largest = torch.zeros_like(coefficients[0])
-        for feature, bend in enumerate(curvature.tolist()):
-            before = coefficients[feature]
-            after = functional.softshrink(rest[feature] + bend * before, alpha) / bend
-            step = torch.where(moving, after - before, 0)
-            coefficients[feature] += step
-            rest -= gram[:, feature, None] * step
-            largest = torch.maximum(largest, step.abs())
-        moving &= largest > TOLERANCE * coefficients.abs().amax(0)
+    gram, target = centred.T @ (share[:, None] * centred), (share[:, None] * centred).T @ outputs
+    step = 1 / max(torch.linalg.eigvalsh(gram)[-1].item(), torch.finfo(gram.dtype).tiny)
+    found = ahead = torch.zeros_like(target)
+    pace, moving = torch.ones_like(target[0]), torch.ones_like(target[0], dtype=torch.bool)
+    for _ in range(STEPS):
+        nearer = functional.softshrink(ahead - step * (gram @ ahead - target), step * alpha)
+        nearer = torch.where(moving, nearer, found)
+        moving &= (nearer - ahead).abs().amax(0) > TOLERANCE * nearer.abs().amax(0)
         if not moving.any():
-            return coefficients
-    raise ValueError(f"`alpha`: expected a penalty whose regression converges in {SWEEPS} sweeps, got {alpha}")
+            return nearer
+        uphill = ((ahead - nearer) * (nearer - found)).sum(0) > 0
+        faster = torch.where(uphill, 1.0, (1 + (1 + 4 * pace**2).sqrt()) / 2)
+        ahead = nearer + torch.where(uphill, 0.0, (pace - 1) / faster) * (nearer - found)
+        found, pace = nearer, faster
+    raise ValueError(
+        f"`alpha`: expected a penalty whose regression converges in {STEPS} steps, got {alpha}; a larger one would, or "
+        "more `num_samples`"
+    )
 
 
 def _centred(design: Tensor, weights: Tensor) -> Tensor:

@@ -33,7 +33,10 @@ CHEAP = {"num_superpixels": 8, "num_samples": 40}
 def network(dtype=torch.float64, **settings):
     with forked(0):
         spec = ModelSpec(name="small_cnn", **({"width": 6} | settings))
-        return build(spec, input_shape=SHAPE, classes=CLASSES).to(dtype).eval()
+        model = build(spec, input_shape=SHAPE, classes=CLASSES).to(dtype).eval()
+    with torch.no_grad():
+        model.classifier.linear.weight *= 20  # logits as large as those of a trained one
+    return model
 
 
 def images(count=7, shape=SHAPE):
@@ -73,15 +76,19 @@ class Linear(nn.Module):
 
 
 class Recording(nn.Module):
-    """Remembers what it was shown."""
+    """Remembers what it was shown, less the second pass: the images once more, in another layout."""
 
     def __init__(self, inner):
         super().__init__()
-        self.inner, self.seen = inner, []
+        self.inner, self.shown = inner, []
 
     def forward(self, x):
-        self.seen.append(x.clone())
+        self.shown.append(x.clone())
         return self.inner(x)
+
+    @property
+    def seen(self):
+        return self.shown[:1] + self.shown[2:]
 
 
 CUTS = {"grid": "grid", "slic": "slic", "labels": torch.arange(64).view(8, 8) % 6, "own labels": ragged()}
@@ -144,7 +151,7 @@ def test_scikit_learn_agrees_on_a_network(settings, regression):
         coefficients = torch.from_numpy(regression.coef_)
         close(maps[sample, 0], coefficients[labels[sample]], 1e-9)
         found.append(coefficients)
-    assert torch.stack(found).abs().max() > 0.05
+    assert torch.stack(found).abs().max() > 0.2
     if settings.get("penalty") == "lasso":
         assert (torch.stack(found) == 0).any()
 
@@ -181,7 +188,8 @@ def test_lasso_meets_its_optimality_conditions_image_by_image():
     assert (found[:, 0] == 0).all()
     assert (found[:, -1] != 0).any()
     for image in range(6):
-        assert torch.equal(lasso(design, weights, alpha, outputs[:, image : image + 1])[:, 0], found[:, image])
+        alone = lasso(design, weights, alpha, outputs[:, image : image + 1])[:, 0]
+        torch.testing.assert_close(alone, found[:, image], rtol=1e-9, atol=1e-11)
 
 
 def test_an_image_whose_outputs_are_not_finite_spoils_no_other():
@@ -195,10 +203,8 @@ def test_an_image_whose_outputs_are_not_finite_spoils_no_other():
 
 
 def test_a_lasso_that_does_not_converge_says_so(monkeypatch):
-    monkeypatch.setattr("salcore.attribution.least_squares.SWEEPS", 2)
-    with pytest.raises(
-        ValueError, match="`alpha`: expected a penalty whose regression converges in 2 sweeps, got 0.01"
-    ):
+    monkeypatch.setattr("salcore.attribution.least_squares.STEPS", 2)
+    with pytest.raises(ValueError, match=r"^`alpha`.* converges in 2 steps, got 0.01"):
         lime(network(), *images(), penalty="lasso", **CHEAP)
 
 
@@ -232,7 +238,7 @@ def test_captum_agrees_given_the_same_masks_and_weights(penalty, sklearn):
     def perturb(original, **_):
         yield from (mask[None].long() for mask in masks)
 
-    options = {"ridge": {"alpha": 1.0}, "lasso": {"alpha": 0.01, "tol": 1e-8}}.get(penalty, {})
+    options = {"ridge": {"alpha": 1.0}, "lasso": {"alpha": 0.01, "tol": 1e-6}}.get(penalty, {})
     regression = SkLearnLinearModel(sklearn_module=f"linear_model.{sklearn}", **options)
     captum = Lime(model, regression, similarity, perturb)
     expected = torch.cat(
@@ -288,11 +294,41 @@ def test_passes_are_full_and_no_larger_than_a_batch(method, count):
 
 
 @both
-def test_the_memory_format_of_the_images_is_kept(method):
-    model, (inputs, targets) = Recording(network()), images(3)
-    plain = method(network(), inputs, targets, **CHEAP)
-    close(method(model, inputs.to(memory_format=torch.channels_last), targets, **CHEAP), plain)
-    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in model.seen)
+@pytest.mark.parametrize("shape", [(2, 8, 8), (1, 8, 8)])
+def test_masked_images_have_their_channels_last_in_memory(method, shape):
+    inputs, targets = images(3, shape)
+    model = Recording(nn.Sequential(nn.Conv2d(shape[0], 3, 3), nn.Flatten(), nn.Linear(108, CLASSES)).double())
+    expected = method(model, inputs, targets, **CHEAP)
+    assert model.shown[0].stride() == inputs.stride()
+    assert all(x.stride() == (64 * shape[0], 1, 8 * shape[0], shape[0]) for x in model.shown[1:])
+    close(method(model, inputs.to(memory_format=torch.channels_last), targets, **CHEAP), expected)
+
+
+class Sine(nn.Module):
+    def forward(self, x):
+        return x.sin()
+
+
+class Particular(nn.Module):
+    """Takes images in one layout only: it says so, or reads another one wrongly."""
+
+    def __init__(self, wrongly):
+        super().__init__()
+        self.wrongly = wrongly
+        with forked(2):
+            self.layer = nn.Linear(math.prod(SHAPE), CLASSES, dtype=torch.float64)
+
+    def forward(self, x):
+        flat = x.as_strided((len(x), x[0].numel()), (x[0].numel(), 1)) if self.wrongly else x.view(len(x), -1)
+        return self.layer(flat).sin()
+
+
+@both
+@pytest.mark.parametrize("wrongly", [False, True])
+def test_a_network_that_wants_one_layout_gets_it(method, wrongly):
+    inputs, targets = images()
+    right = nn.Sequential(nn.Flatten(), Particular(False).layer, Sine())
+    close(method(Particular(wrongly), inputs, targets, **CHEAP), method(right, inputs, targets, **CHEAP))
 
 
 @both
@@ -381,7 +417,7 @@ def test_a_model_that_returns_a_tuple_is_refused_and_left_as_it_was(method):
             return x.mean((2, 3)), x
 
     model = Pair().train()
-    with pytest.raises(ValueError, match="`model`: expected logits as one tensor.*tuple"):
+    with pytest.raises(ValueError, match=r"`model`: expected logits as one tensor.*tuple"):
         method(model, *images(), **CHEAP)
     assert model.training
 

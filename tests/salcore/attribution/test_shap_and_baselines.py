@@ -11,12 +11,12 @@ from salcore.attribution import COMPLETE, METHODS
 from salcore.attribution.baseline import BLUR, as_baseline, as_baselines
 from salcore.attribution.gradient_shap import _draw
 from salcore.models import build
-from salcore.seeds import forked
+from salcore.seeds import forked, generator
 from salcore.spec import ModelSpec
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Captum's imports warn of its own dependencies
-    from captum.attr import DeepLiftShap, GradientShap
+    from captum.attr import DeepLiftShap, GradientShap, NoiseTunnel, Saliency
 
 
 def images(count=4, shape=(3, 8, 8)):
@@ -90,6 +90,29 @@ def test_captum_agrees_on_gradient_shap_given_its_draws(monkeypatch):
     expected = GradientShap(model).attribute(inputs, start, n_samples=1, stdevs=0.0, target=targets)
     maps = METHODS["gradient_shap"](model, inputs, targets, baselines=start, num_samples=1)
     torch.testing.assert_close(maps, expected.detach(), rtol=1e-6, atol=1e-9)  # its places are float32
+
+
+def test_captum_agrees_on_gradient_shap_with_our_noise_put_into_its_input(monkeypatch):
+    model, (inputs, targets), start = network(), images(), random_set(1)
+    place, _, field = _draw(inputs, 1, 0, 0)
+    monkeypatch.setattr("captum.attr._core.gradient_shap.np.random.uniform", lambda *_, **__: [place] * 4)
+    scale = 0.1 * (inputs.amax((1, 2, 3)) - inputs.amin((1, 2, 3)))[:, None, None, None]
+    noisy = inputs + scale * field
+    expected = GradientShap(model).attribute(noisy, start, n_samples=1, stdevs=0.0, target=targets)
+    settings = {"baselines": start, "num_samples": 1, "noise_level": 0.1}
+    maps = METHODS["gradient_shap"](model, inputs, targets, **settings)
+    torch.testing.assert_close(maps, expected.detach(), rtol=1e-6, atol=1e-9)
+
+
+def test_captum_agrees_on_smoothgrad_with_our_noise(monkeypatch):
+    model, (inputs, targets) = network(), images()
+    scale = (0.15 * (inputs.amax((1, 2, 3)) - inputs.amin((1, 2, 3))))[:, None, None, None]
+    fields = [torch.randn(3, 8, 8, generator=generator(0, draw)).double() for draw in range(3)]
+    noise = torch.stack([scale * field for field in fields], 1).flatten(0, 1)  # Captum repeats each image in turn
+    monkeypatch.setattr("captum.attr._core.noise_tunnel.torch.normal", lambda mean, std: noise)
+    tunnel = NoiseTunnel(Saliency(model))
+    expected = tunnel.attribute(inputs, nt_samples=3, stdevs=1.0, target=targets, abs=False).detach()
+    torch.testing.assert_close(METHODS["smoothgrad"](model, inputs, targets, num_samples=3), expected)
 
 
 def test_captum_agrees_on_deepshap():
