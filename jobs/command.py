@@ -5,7 +5,7 @@ how to go on.
 """
 
 import argparse
-import inspect
+import json
 import os
 import shlex
 import signal
@@ -18,6 +18,7 @@ from typing import Any
 
 from salcore import layout
 from salcore.errors import UserError
+from salcore.settings import settings_of, taken
 from salcore.spec import Spec, describe, from_dict, parse
 from salcore.storage import Store, is_remote
 
@@ -170,12 +171,14 @@ def _keys() -> str:
     from salcore.models import MODELS
 
     lines += ["", "settings of networks (model.<setting>):"]
-    lines += [f"  {name}: {_settings(builder)}" for name, builder in MODELS.items()]
+    lines += [line for name, builder in MODELS.items() for line in _settings(name, builder)]
     lines += ["", "methods and their settings (attribution.methods: [{name: METHOD, <setting>: value}]):"]
-    lines += [f"  {name}: {_settings(method)}" for name, method in METHODS.items()]
+    lines += [line for name, method in METHODS.items() for line in _settings(name, method)]
     return "\n".join(lines)
 
 
-def _settings(function: Callable[..., Any]) -> str:
-    parameters = inspect.signature(function).parameters.values()
-    return ", ".join(f"{p.name}={p.default}" for p in parameters if p.default is not p.empty) or "none"
+def _settings(name: str, function: Callable[..., Any]) -> list[str]:
+    """A function's name, and below it its settings as a spec writes them: default, and what may stand instead."""
+    given = {key: each for key, each in settings_of(function).items() if each.default is not each.empty}
+    told = [f"    {key} = {json.dumps(each.default)}: {taken(each)}" for key, each in given.items()]
+    return [f"  {name}", *told]

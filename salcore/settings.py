@@ -77,6 +77,16 @@ def find_mistake(function: Callable, settings: Mapping[str, object], reserved: C
     return None
 
 
+def taken(parameter: inspect.Parameter) -> str:
+    """What a parameter takes in a spec, in words.
+
+    >>> def blur(image, *, sigma: Annotated[float, Within(0)] | None = None): ...
+    >>> taken(settings_of(blur)["sigma"])
+    'a number of 0 or more or null'
+    """
+    return _refusal(parameter.annotation, object()) or "anything"
+
+
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
 
 
@@ -108,7 +118,8 @@ def _refusal(annotation: Any, value: object) -> str:
 
 def _unwritable(annotation: Any) -> bool:
     """Whether it is a class that no spec can hold a value of, such as a tensor: only Python callers give those."""
-    return isinstance(annotation, type) and annotation not in (*_WORDS, list, dict)
+    kind = get_origin(annotation) or annotation
+    return isinstance(kind, type) and kind not in (*_WORDS, list, dict, Annotated)
 
 
 def _either(choices: Collection[object]) -> str:

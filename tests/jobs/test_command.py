@@ -12,7 +12,10 @@ import yaml
 from jobs import command
 from jobs.command import SPECS, find_spec, guarded, read
 from salcore import layout
+from salcore.attribution import METHODS
 from salcore.errors import UserError
+from salcore.models import MODELS
+from salcore.settings import settings_of
 from salcore.spec import describe, parse
 from salcore.storage import Store
 
@@ -193,7 +196,11 @@ def test_help_lists_every_key_with_default_and_unit_and_every_setting(capsys):
     text = capsys.readouterr().out
     for key, default, unit, meaning in describe():
         assert f"  {key} = {default}{f' [{unit}]' if unit else ''}: {meaning}" in text
-    for words in ("small_cnn: width=16", "integrated_gradients: ", "num_steps=32", "num_samples=32", "--run-dir DIR"):
+    for name, function in (MODELS | METHODS).items():
+        given = [key for key, each in settings_of(function).items() if each.default is not each.empty]
+        section = text.split(f"\n  {name}\n", 1)[1].split("\n  ", len(given) + 1)
+        assert [line.split(" = ")[0].strip() for line in section[: len(given)]] == given
+    for words in ("width = 16: a whole number of 1 or more", 'of = "gradient": a text\n', "--run-dir DIR"):
         assert words in text
 
 
