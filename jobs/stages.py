@@ -25,6 +25,9 @@ from salcore.runs import Run
 from salcore.storage import Store
 from salcore.summary import read_stats, summarise
 
+FEW_ITEMS = 500
+"""Below so many, a work item is one method's: progress shows, and slots share the last member. Items cost the driver."""
+
 SCRATCH = ".train"
 """Ray Train's own state, on storage that all nodes see; of no use after the stage."""
 BAD = "is not finite; left out of the statistics"
@@ -179,7 +182,8 @@ def record_times(session: Session) -> None:
 def _explain_missing(session: Session, found: inventory.Inventory) -> None:
     plan = session.plan
     members = plan.trained()
-    room = session.room(len(found.missing))
+    work = found.missing if len(found.missing) > FEW_ITEMS else inventory.by_method(found.missing)
+    room = session.room(len(work))
     source = session.data()
     if plan.spec.attribution.target == "ensemble":  # the majority is known once every member has been asked
         items = inventory.without_methods(found.missing)
@@ -189,17 +193,15 @@ def _explain_missing(session: Session, found: inventory.Inventory) -> None:
     dirty: set[tuple[str, int]] = set()
     broken = 0
     written = time.monotonic()
-    for made in explaining.explain(found.missing, plan.spec, source, members, plan.store, room):
+    for made in explaining.explain(work, plan.spec, source, members, plan.store, room):
         done += len(made)
         for shard in made:
             log.write(f"member {shard.member}: {shard.method}/{shard.entry.path}, {shard.entry.rows} samples")
-        for shard in (each for each in made if each.non_finite):
-            broken += 1
-            log.write(f"member {shard.member}: {shard.method} of samples {', '.join(map(str, shard.non_finite))} {BAD}")
-            if broken <= NAMED:
-                session.progress.say(
-                    f"member {shard.member}: {shard.method} of {listed('sample', shard.non_finite)} {BAD}"
-                )
+            if shard.non_finite:
+                who, broken = f"member {shard.member}: {shard.method} of", broken + 1
+                log.write(f"{who} samples {', '.join(map(str, shard.non_finite))} {BAD}")
+                if broken <= NAMED:
+                    session.progress.say(f"{who} {listed('sample', shard.non_finite)} {BAD}")
         dirty |= _enter(found, made)
         session.progress.update("explain", done, total, "shards")
         if time.monotonic() - written > 2.0:

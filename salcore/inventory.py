@@ -81,6 +81,13 @@ def _all_ranges(cut: Sequence[Range], spec: Spec) -> Iterator[Range]:
         yield from (within(part, method) for part in cut if _covers(part, method))
 
 
+def by_method(items: Sequence[Item]) -> list[Item]:
+    """The same work with one method an item, so that few members and ranges still keep every slot busy."""
+    return [replace(item, methods=(method,)) for item in items for method in item.methods] + [
+        item for item in items if not item.methods
+    ]
+
+
 def without_methods(items: Sequence[Item]) -> list[Item]:
     """The same ranges with no method: what computes logits only."""
     return [replace(item, methods=()) for item in items]

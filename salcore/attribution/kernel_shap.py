@@ -36,7 +36,7 @@ def kernel_shap(
 
     k(z) = (M - 1) / (C(M, |z|) |z| (M - |z|)) for M superpixels. `coalitions` takes whole sizes first, smallest and
     largest, and draws the rest: with `num_samples` >= 2^M - 2 (254 for 8) all are taken and phi are the Shapley values.
-    Costs `num_samples` + 2 forward passes.
+    Costs about `num_samples` + 3 forward passes.
 
     **The coalitions are shared.** They depend on the seed, `num_samples` and the number of superpixels alone, so all
     images and all members of an ensemble see the same ones.

@@ -38,7 +38,7 @@ def lime(
     ("superpixel": each superpixel's own mean colour, as the reference code has it). The first z is all on, the others
     are on with probability 1/2; w(z) = exp(-d^2 / (2 `kernel_width`^2)), d = 1 - sqrt(|z| / M) the cosine distance
     of z from all on, M superpixels. The logit is explained, where the reference code explains the probability.
-    Costs `num_samples` forward passes; the reference code takes 1000.
+    Costs about `num_samples` forward passes; the reference code takes 1000.
 
     The intercept a is never penalised, and alpha is scikit-learn's:
     - none: exact on a model that is linear in the superpixels;

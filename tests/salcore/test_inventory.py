@@ -1,5 +1,7 @@
 """What a run lacks, found on storage: growth makes only what is new, damage is found and nothing else is touched."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -210,6 +212,19 @@ def test_items_name_a_range_once_with_all_its_methods(small, store):
         ("gradient", "smooth")
     ]
     assert all(item.methods == () for item in inventory.without_methods(found.missing))
+
+
+def test_items_can_be_cut_into_one_method_each(small, store):
+    spec, data, members = small(THREE)
+    found = inventory.take(store, spec, data, members)
+    nothing = replace(found.missing[0], methods=())
+    cut = inventory.by_method([*found.missing, nothing])
+    assert all(len(item.methods) == 1 for item in cut[:-1])
+    assert cut[-1] == nothing
+    assert {(item.member, item.range, item.methods[0]) for item in cut[:-1]} == {
+        (item.member, item.range, method) for item in found.missing for method in item.methods
+    }
+    assert len(cut) == found.shards_missing + 1
 
 
 def test_samples_that_no_method_explains_have_logits_all_the_same(finish, store):
