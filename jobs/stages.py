@@ -26,7 +26,7 @@ from salcore.storage import Store
 from salcore.summary import read_stats, summarise
 
 FEW_ITEMS = 500
-"""Below so many, a work item is one method's: progress shows, and slots share the last member. Items cost the driver."""
+"""Up to so many, a work item is one method: progress shows, and slots share the last member. Items cost the driver."""
 
 SCRATCH = ".train"
 """Ray Train's own state, on storage that all nodes see; of no use after the stage."""
