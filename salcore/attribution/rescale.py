@@ -52,14 +52,13 @@ def is_active(value: object) -> bool:
 
 
 def _aligned(x: Tensor, x0: Tensor) -> Tensor:
-    """The baseline's value, whose batch may be 1. Raises Folded."""
-    pairs = zip(x.shape, x0.shape, strict=False)
-    if x.ndim != x0.ndim or sum(mine != theirs for mine, theirs in pairs) > 1 or x.numel() % max(x0.numel(), 1):
+    """The baseline's value, of the shape of `x` but for the axis of the batch, which may be 1. Raises Folded."""
+    pairs = list(zip(x.shape, x0.shape, strict=False))
+    if x.ndim != x0.ndim or any(mine != theirs != 1 for mine, theirs in pairs):
         raise Folded
-    try:
-        return x0.expand_as(x)
-    except RuntimeError:
-        raise Folded from None
+    if sum(mine != theirs for mine, theirs in pairs) > 1:
+        raise Folded
+    return x0
 
 
 def _quotient(function: Callable[[Tensor], Tensor], x: Tensor, x0: Tensor, smooth: bool) -> tuple[Tensor, Tensor]:
@@ -71,14 +70,13 @@ def _quotient(function: Callable[[Tensor], Tensor], x: Tensor, x0: Tensor, smoot
     y, change = function(x), x - x0
     multiplier = (y - function(x0)).div_(change)
     if not smooth:
-        return y, torch.where(change == 0, _slope(function, x), multiplier)
+        slope = y > 0 if function is functional.relu else _slope(function, x)
+        return y, torch.where(change == 0, slope, multiplier)
     near = change.abs_() <= torch.finfo(x.dtype).eps ** 0.5 * x.abs().clamp_(min=1)
     return y, torch.where(near, _slope(function, (x + x0) / 2), multiplier)
 
 
 def _slope(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    if function is functional.relu:
-        return (x > 0).to(x.dtype)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         return torch.autograd.grad(function(x).sum(), x)[0]
@@ -176,7 +174,7 @@ def _max_pool(function: Callable[..., Any], arguments: Values, keywords: dict[st
 def _amax(function: Callable[..., Any], arguments: Values, keywords: dict[str, Any], kept: Values) -> Tensor:
     """Maximum over axes, as pooling over all of them."""
     x, *rest = arguments
-    x0 = _aligned(x, kept[0])
+    x0 = _aligned(x, kept[0]).expand_as(x)
     axes, keep = _named(("dim", "keepdim"), ((), False), rest, keywords)
     axes = (axes,) if isinstance(axes, int) else tuple(axes) or tuple(range(x.ndim))
     axes = tuple(axis % x.ndim for axis in axes)
