@@ -7,9 +7,13 @@ draws the same numbers whether it is trained first, last, alone or after a crash
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+
+ON_CPU: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+"""How draws are made, whatever the caller's default type and device are: the same numbers everywhere."""
 
 PURPOSES = ("init", "order", "augment", "model", "masking", "attribution")
 """What a member draws random numbers for. `model` is dropout and whatever else a network draws while it trains."""
@@ -21,6 +25,8 @@ def derive(root: int, *key: int) -> int:
     >>> derive(0, 3, 1) == derive(0, 3, 1), derive(0, 3, 1) == derive(0, 1, 3)
     (True, False)
     """
+    if root < 0 or min(key, default=0) < 0:
+        raise ValueError(f"`seed`: expected 0 or more, got {min(root, *key)}")
     state = np.random.SeedSequence(root, spawn_key=key).generate_state(1, np.uint64)[0]
     return int(state) >> 1  # torch.Generator takes signed 64-bit seeds
 

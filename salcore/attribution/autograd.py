@@ -14,6 +14,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
 
 @contextmanager
 def evaluated(model: nn.Module) -> Iterator[None]:
@@ -22,7 +24,8 @@ def evaluated(model: nn.Module) -> Iterator[None]:
     Constant parameters spare the backward pass the gradients of the weights.
     """
     modes = [(module, module.training) for module in model.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    # One made in inference mode has no flag that could be put back, and asks for no gradient outside of it.
+    flags = [(each, each.requires_grad) for each in model.parameters() if not each.is_inference()]
     try:
         model.eval()
         for parameter, _ in flags:
@@ -44,9 +47,12 @@ def prepared(model: nn.Module, inputs: Tensor, targets: Tensor) -> Iterator[tupl
 
     Raises ValueError unless `targets` (N,) holds one integer for each of the `inputs` (N, ...).
     """
-    if targets.shape != inputs.shape[:1] or targets.is_floating_point() or targets.is_complex():
+    for name, value in (("inputs", inputs), ("targets", targets)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"`{name}`: expected a tensor, got {type(value).__name__}")
+    if targets.shape != inputs.shape[:1] or targets.dtype not in _INTEGERS:
         got = f"{tuple(targets.shape)} of {targets.dtype}"
-        raise ValueError(f"`targets`: expected one integer for each of {len(inputs)} inputs, got {got}")
+        raise ValueError(f"`targets`: expected one integer for each of the inputs {tuple(inputs.shape)}, got {got}")
     reference = next((value for value in model.parameters() if value.is_floating_point()), inputs)
     with evaluated(model), torch.inference_mode(False), torch.enable_grad():
         own = _usable(inputs).to(reference.device, reference.dtype)
@@ -69,7 +75,8 @@ def select(logits: object, targets: Tensor) -> Tensor:
         raise ValueError(f"`model`: expected logits of shape ({len(targets)}, K), got {tuple(logits.shape)}")
     classes = logits.shape[1]
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
-        raise ValueError(f"`targets`: expected classes from 0 to {classes - 1}, got {sorted(set(targets.tolist()))}")
+        got = f"{int(targets.min())} to {int(targets.max())}"
+        raise ValueError(f"`targets`: expected classes from 0 to {classes - 1}, got {got}")
     return logits.gather(1, targets.to(logits.device)[:, None])[:, 0]
 
 
@@ -88,6 +95,11 @@ def derivative(selected: Tensor, place: Tensor, *, keep_graph: bool = False) -> 
     raise ValueError(
         "`model`: expected logits that can be differentiated by what is explained, got none that depend on it"
     )
+
+
+def accumulator(like: Tensor) -> Tensor:
+    """Zeros of the shape of `like` to sum many maps in: float32 at least, as a sum in half precision soon stalls."""
+    return torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
 
 
 def input_gradient(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:

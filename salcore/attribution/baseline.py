@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from salcore.seeds import generator
+from salcore.seeds import ON_CPU, generator
 
 Kind = Literal["zero", "mean", "blurred", "uniform"]
 Baseline = Tensor | float | Kind | None
@@ -39,7 +39,8 @@ def as_baseline(baseline: Baseline, inputs: Tensor, *, seed: int = 0) -> Tensor:
         return value.expand(inputs.shape)
     except RuntimeError as error:
         raise ValueError(
-            f"`baseline`: expected a shape that broadcasts to {tuple(inputs.shape)}, got {tuple(value.shape)}"
+            f"`baseline`: expected a shape that broadcasts to {tuple(inputs.shape)}, such as {tuple(inputs.shape[1:])} "
+            f"or {(inputs.shape[1], *[1] * (inputs.ndim - 2))}, got {tuple(value.shape)}"
         ) from error
 
 
@@ -49,6 +50,8 @@ def as_baselines(baselines: Baselines, inputs: Tensor, *, number: int, seed: int
     Raises ValueError for an empty set, a set of the wrong shape, and for "training", which stands for the run's
     training images and has a meaning in a spec alone.
     """
+    if not isinstance(baselines, Tensor | str):
+        raise ValueError(f"`baselines`: expected a tensor (K, C, H, W) or a word, got {type(baselines).__name__}")
     if isinstance(baselines, Tensor):
         if baselines.shape[1:] != inputs.shape[1:] or not len(baselines):
             wanted = ", ".join(map(str, inputs.shape[1:]))
@@ -60,6 +63,10 @@ def as_baselines(baselines: Baselines, inputs: Tensor, *, number: int, seed: int
         if number < 1:
             raise ValueError(f"`num_baselines`: expected 1 or more, got {number}")
         return [_uniform(inputs.detach(), seed, draw) for draw in range(number)]
+    if baselines not in get_args(Kind):
+        raise ValueError(
+            f"`baselines`: expected a tensor or one of training, {', '.join(get_args(Kind))}, got {baselines!r}"
+        )
     return [as_baseline(baselines, inputs)]
 
 
@@ -77,7 +84,7 @@ def _named(kind: str, inputs: Tensor, seed: int) -> Tensor:
 
 def _uniform(inputs: Tensor, seed: int, draw: int) -> Tensor:
     """Made on the CPU from (seed, draw) alone: the same for every member, every batch and every device."""
-    field = torch.rand(inputs.shape[1:], generator=generator(seed, draw)).to(inputs)
+    field = torch.rand(inputs.shape[1:], generator=generator(seed, draw), **ON_CPU).to(inputs)
     axes = tuple(range(1, inputs.ndim))
     low, high = inputs.amin(axes, keepdim=True), inputs.amax(axes, keepdim=True)
     return low + (high - low) * field

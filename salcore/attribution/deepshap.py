@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from salcore.attribution.autograd import prepared
+from salcore.attribution.autograd import accumulator, prepared
 from salcore.attribution.baseline import Baselines, as_baselines
 
 
@@ -36,6 +35,6 @@ def deepshap(
     total: Tensor | None = None
     for start in starts:
         values = attribute(model, inputs, targets, baseline=start, **settings)
-        total = values if total is None else total.add_(values)
+        total = (accumulator(values) if total is None else total).add_(values)
     assert total is not None  # a set is never empty
-    return torch.div(total, len(starts))
+    return (total / len(starts)).to(values.dtype)

@@ -5,9 +5,9 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from salcore.attribution.autograd import input_gradient, prepared
+from salcore.attribution.autograd import accumulator, input_gradient, prepared
 from salcore.attribution.baseline import Baselines, as_baselines
-from salcore.seeds import generator
+from salcore.seeds import ON_CPU, generator
 from salcore.settings import Within
 
 
@@ -36,24 +36,24 @@ def gradient_shap(
     """
     if num_samples < 1:
         raise ValueError(f"`num_samples`: expected 1 or more, got {num_samples}")
-    if noise_level < 0:
+    if not noise_level >= 0:
         raise ValueError(f"`noise_level`: expected 0 or more, got {noise_level}")
     with prepared(model, inputs, targets) as (inputs, targets):
         starts = as_baselines(baselines, inputs, number=num_baselines, seed=seed)
         axes = tuple(range(1, inputs.ndim))
         scale = noise_level * (inputs.amax(axes, keepdim=True) - inputs.amin(axes, keepdim=True))
-        total = torch.zeros_like(inputs)
+        total = accumulator(inputs)
         for draw in range(num_samples):
             place, chosen, field = _draw(inputs, len(starts), seed, draw)
             start = starts[chosen]
             path = inputs + scale * field - start
             total += path * input_gradient(model, start + place * path, targets)
-        return total / num_samples
+        return (total / num_samples).to(inputs.dtype)
 
 
 def _draw(inputs: Tensor, baselines: int, seed: int, draw: int) -> tuple[float, int, Tensor]:
     """Place on the path, which baseline, and the noise (C, H, W)."""
     random = generator(seed, 1, draw)  # (seed, draw) makes the baselines themselves
-    place = torch.rand((), generator=random, dtype=torch.float64).item()
-    chosen = int(torch.randint(baselines, (), generator=random))
-    return place, chosen, torch.randn(inputs.shape[1:], generator=random).to(inputs)
+    place = torch.rand((), generator=random, dtype=torch.float64, device="cpu").item()
+    chosen = int(torch.randint(baselines, (), generator=random, device="cpu"))
+    return place, chosen, torch.randn(inputs.shape[1:], generator=random, **ON_CPU).to(inputs)

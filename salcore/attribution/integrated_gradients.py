@@ -3,10 +3,9 @@
 from typing import Annotated, Literal, get_args
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from salcore.attribution.autograd import input_gradient, prepared
+from salcore.attribution.autograd import accumulator, input_gradient, prepared
 from salcore.attribution.baseline import Baseline, as_baseline
 from salcore.settings import Within
 
@@ -37,10 +36,10 @@ def integrated_gradients(
     with prepared(model, inputs, targets) as (inputs, targets):
         start = as_baseline(baseline, inputs, seed=seed)
         path = inputs - start
-        total = torch.zeros_like(inputs)
+        total = accumulator(inputs)
         for place, weight in zip(places, weights, strict=True):
             total += weight * input_gradient(model, start + place * path, targets)
-        return path * total
+        return path * total.to(inputs.dtype)
 
 
 def quadrature(rule: Rule, num_steps: int) -> tuple[list[float], list[float]]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from salcore.attribution.least_squares import lasso, ridge
 from salcore.attribution.perturbation import Off, Surrogate, explain
 from salcore.attribution.superpixels import Superpixels
-from salcore.seeds import generator
+from salcore.seeds import ON_CPU, generator
 from salcore.settings import Within
 
 Penalty = Literal["none", "ridge", "lasso"]
@@ -84,7 +84,7 @@ def lime(
 
 def draw_masks(count: int, num_samples: int, seed: int) -> Tensor:
     """Masks (S, M): the first all on, then each superpixel on with probability 1/2."""
-    masks = torch.rand(num_samples, count, generator=generator(seed, count)) < 0.5
+    masks = torch.rand(num_samples, count, generator=generator(seed, count), **ON_CPU) < 0.5
     masks[0] = True
     return masks
 

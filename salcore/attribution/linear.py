@@ -15,7 +15,8 @@ _LINEAR = set(
     "to_copy copy copys copy_slices as_strided diagonal roll flip masked_fill unfold im2_col col2_im "
     "constant_pad_nd reflection_pad1_d reflection_pad2_d replication_pad1_d replication_pad2_d "
     "avg_pool2_d avg_pool3_d adaptive_avg_pool2_d adaptive_avg_pool3_d mkldnn_adaptive_avg_pool2_d "
-    "upsample_nearest1_d upsample_nearest2_d upsample_linear1_d upsample_bilinear2_d upsample_bicubic2_d "
+    "reflection_pad3_d replication_pad3_d upsample_nearest1_d upsample_nearest2_d upsample_nearest3_d "
+    "upsample_trilinear3_d upsample_linear1_d upsample_bilinear2_d upsample_bicubic2_d "
     "pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle accumulate_grad".split()
 )
 """Operations that are linear in all that depends on the input together."""

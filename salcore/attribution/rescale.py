@@ -27,10 +27,6 @@ class NoRule(ValueError):
     """An operation that no multiplier is defined for, by its name."""
 
 
-class Folded(Exception):
-    """The one baseline of all samples does not line up with them: the network folds the batch into another axis."""
-
-
 class _Ruled(torch.autograd.Function):
     """`rule(x)` is the value and its multiplier by x; without one, the derivative is 1."""
 
@@ -52,12 +48,13 @@ def is_active(value: object) -> bool:
 
 
 def _aligned(x: Tensor, x0: Tensor) -> Tensor:
-    """The baseline's value, of the shape of `x` but for the axis of the batch, which may be 1. Raises Folded."""
+    """The baseline's value, of the shape of `x` but for the axis of the batch, which may be 1.
+
+    Raises NoRule for another one, as where a network folds the batch into another axis.
+    """
     pairs = list(zip(x.shape, x0.shape, strict=False))
-    if x.ndim != x0.ndim or any(mine != theirs != 1 for mine, theirs in pairs):
-        raise Folded
-    if sum(mine != theirs for mine, theirs in pairs) > 1:
-        raise Folded
+    if x.ndim != x0.ndim or sum(mine != theirs for mine, theirs in pairs) > 1 or any(m != t != 1 for m, t in pairs):
+        raise NoRule(f"shapes that differ between input, {tuple(x.shape)}, and baseline, {tuple(x0.shape)}")
     return x0
 
 
@@ -87,17 +84,19 @@ def _elementwise(
 ) -> Tensor:
     """The Rescale rule of a function of one tensor; further arguments are constants."""
     x, *constants = arguments
-    if any(map(is_active, (*constants, *keywords.values()))):
-        raise NoRule(f"{function.__name__} of several tensors that depend on the input")
+    if not is_active(x) or any(map(is_active, (*constants, *keywords.values()))):
+        raise NoRule(f"{function.__name__} with another argument that depends on the input")
     x0 = _aligned(x, kept[0])
 
     def pure(values: Tensor) -> Tensor:
         return function(values.clone() if may_write else values, *constants, **keywords)
 
-    may_write = _marked(function) or keywords.get("inplace", False) or any(value is True for value in constants)
+    flags = any(value is True for value in constants)  # one of them may say that the function works in place
+    may_write = _marked(function) or keywords.get("inplace", False) or flags
     plain = functional.relu if function.__name__.strip("_") == "relu" else pure
     y = _Ruled.apply(x, lambda values: _quotient(plain, values, x0, smooth))
-    return _written(x, y) if may_write and _writes(function, x, constants, keywords) else y
+    writes = may_write and (not flags or _writes(function, x, constants, keywords))
+    return _written(x, y) if writes else y
 
 
 def _marked(function: Callable[..., Any]) -> bool:
@@ -106,7 +105,7 @@ def _marked(function: Callable[..., Any]) -> bool:
 
 
 def _writes(function: Callable[..., Tensor], x: Tensor, constants: list[Any], keywords: dict[str, Any]) -> bool:
-    """Whether the call works in place, found on a single value: flags also come by position."""
+    """Whether a call with flags by position works in place, found on a single value."""
     probe = x.detach().flatten()[:1].clone()
     return function(probe, *constants, **keywords) is probe
 
@@ -144,7 +143,7 @@ def _quotient_of_two(
         (a, b), (a0, b0) = (b, a), (b0, a0)
     if not is_active(b):
         return function(*arguments, **keywords)
-    if keywords:
+    if keywords.get("rounding_mode"):
         raise NoRule("division with rounding")
     inverse = _elementwise(torch.reciprocal, (b,), {}, (b0,), smooth=True)
     y = _product(torch.mul, (a, inverse), {}, (a0, 1 / b0))
@@ -161,18 +160,21 @@ def _max_pool(function: Callable[..., Any], arguments: Values, keywords: dict[st
     pool = partial(getattr(functional, function.__name__), return_indices=True)
     x, *rest = arguments
     x0 = _aligned(x, kept[0])
+    axis = x.ndim - int(function.__name__[-2])  # indices count the pixels of the pooled axes together
     with torch.no_grad():
         y, place = pool(x, *rest, **keywords)
         y0, place0 = pool(x0, *rest, **keywords)
-        chosen = torch.where(y >= y0, place, place0).flatten(2)
-        change = (x - x0).flatten(2).gather(2, chosen)
-        multiplier = torch.where(change == 0, 1, (y - y0).flatten(2) / change).view_as(y)
-    taken = x.flatten(2).gather(2, chosen).view_as(y)
+        chosen = torch.where(y >= y0, place, place0).flatten(axis)
+        change = (x - x0).flatten(axis).gather(axis, chosen)
+        multiplier = torch.where(change == 0, 1, (y - y0).flatten(axis) / change).view_as(y)
+    taken = x.flatten(axis).gather(axis, chosen).view_as(y)
     return _Ruled.apply(taken, lambda _: (y, multiplier))
 
 
 def _amax(function: Callable[..., Any], arguments: Values, keywords: dict[str, Any], kept: Values) -> Tensor:
-    """Maximum over axes, as pooling over all of them."""
+    """Maximum over axes, as pooling over all of them; the minimum is that of the negative."""
+    if function.__name__ == "amin":
+        return -_amax(torch.amax, (-arguments[0], *arguments[1:]), keywords, (-kept[0],))
     x, *rest = arguments
     x0 = _aligned(x, kept[0]).expand_as(x)
     axes, keep = _named(("dim", "keepdim"), ((), False), rest, keywords)
@@ -197,15 +199,17 @@ def _normalised(x: Tensor, x0: Tensor, axes: tuple[int, ...], eps: float) -> Ten
 
 
 def _layer_norm(function: Callable[..., Tensor], arguments: Values, keywords: dict[str, Any], kept: Values) -> Tensor:
-    x, shape, *rest = arguments
-    weight, bias, eps = _named(("weight", "bias", "eps"), (None, None, 1e-5), rest, keywords)
+    x, *rest = arguments
+    names = ("normalized_shape", "weight", "bias", "eps")
+    shape, weight, bias, eps = _named(names, (None, None, None, 1e-5), rest, keywords)
     y = _normalised(x, _aligned(x, kept[0]), tuple(range(x.ndim - len(shape), x.ndim)), eps)
     return _affine(y, weight, bias)
 
 
 def _group_norm(function: Callable[..., Tensor], arguments: Values, keywords: dict[str, Any], kept: Values) -> Tensor:
-    x, groups, *rest = arguments
-    weight, bias, eps = _named(("weight", "bias", "eps"), (None, None, 1e-5), rest, keywords)
+    x, *rest = arguments
+    names = ("num_groups", "weight", "bias", "eps")
+    groups, weight, bias, eps = _named(names, (None, None, None, 1e-5), rest, keywords)
     split, split0 = (value.unflatten(1, (groups, -1)).flatten(2) for value in (x, _aligned(x, kept[0])))
     y = _normalised(split, split0, (2,), eps).view_as(x)
     shape = (-1, *[1] * (x.ndim - 2))
@@ -217,11 +221,30 @@ def _instance_norm(
 ) -> Tensor:
     """Group normalisation with a group for each channel, unless it uses statistics of the training."""
     x, *rest = arguments
-    names = ("running_mean", "running_var", "weight", "bias", "use_input_stats", "momentum", "eps")
-    *_, weight, bias, from_input, _, eps = _named(names, (None, None, None, None, True, 0.1, 1e-5), rest, keywords)
-    if not from_input:
+    names = ["running_mean", "running_var", "weight", "bias", "use_input_stats", "momentum", "eps"]
+    if function is torch.instance_norm:  # has the two pairs the other way round
+        names[:4] = names[2:4] + names[:2]
+    given = dict(zip(names, rest, strict=False)) | keywords
+    if not given.get("use_input_stats", True):
         return function(*arguments, **keywords)
-    return _group_norm(function, (x, x.shape[1], weight, bias, eps), {}, kept)
+    constants = (x.shape[1], given.get("weight"), given.get("bias"), given.get("eps", 1e-5))
+    return _group_norm(function, (x, *constants), {}, kept)
+
+
+def _maximum(function: Callable[..., Tensor], arguments: Values, keywords: dict[str, Any], kept: Values) -> Tensor:
+    """The larger of two is b + relu(a - b), the smaller b - relu(b - a)."""
+    (a, b), (a0, b0) = arguments, kept
+    sign = 1 if function.__name__ == "maximum" else -1
+    gap, gap0 = sign * (a - b), sign * (a0 - b0)
+    return b + sign * _elementwise(functional.relu, (gap,), {}, (gap0,), smooth=False)
+
+
+def _glu(function: Callable[..., Tensor], arguments: Values, keywords: dict[str, Any], kept: Values) -> Tensor:
+    """One half times the sigmoid of the other."""
+    (axis,) = _named(("dim",), (-1,), list(arguments[1:]), keywords)
+    (a, b), (a0, b0) = (value.chunk(2, axis) for value in (arguments[0], kept[0]))
+    gate = _elementwise(torch.sigmoid, (b,), {}, (b0,), smooth=True)
+    return _product(torch.mul, (a, gate), {}, (a0, b0.sigmoid()))
 
 
 def _named(names: tuple[str, ...], defaults: Values, positional: list[Any], keywords: dict[str, Any]) -> list[Any]:
@@ -236,11 +259,12 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
 
 
 _PIECEWISE = (
-    "relu leaky_relu prelu hardtanh relu6 hardsigmoid clamp clamp_min clamp_max abs threshold hardshrink softshrink"
+    "relu leaky_relu prelu hardtanh relu6 hardsigmoid clamp clip clamp_min clamp_max abs threshold hardshrink "
+    "softshrink"
 )
 _SMOOTH = (
-    "sigmoid tanh softplus gelu silu mish elu selu celu hardswish softsign log_sigmoid tanhshrink erf sin cos "
-    "exp log log1p sqrt rsqrt square reciprocal pow"
+    "sigmoid tanh softplus gelu silu mish elu selu celu hardswish softsign log_sigmoid tanhshrink "
+    "special_expit erf sin cos atan exp expm1 log log1p log2 sqrt rsqrt square reciprocal pow rpow"
 )
 _POOLS = [f"{kind}max_pool{axes}d" for kind in ("", "adaptive_") for axes in (1, 2, 3)]
 
@@ -250,7 +274,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_POOLS, _max_pool),
     **dict.fromkeys(("mul", "multiply", "matmul", "bmm", "mm"), _product),
     **dict.fromkeys(("div", "divide", "true_divide", "rdiv"), _quotient_of_two),
-    "amax": _amax,
+    **dict.fromkeys(("amax", "amin"), _amax),
+    **dict.fromkeys(("maximum", "minimum"), _maximum),
+    "glu": _glu,
     "layer_norm": _layer_norm,
     "group_norm": _group_norm,
     "instance_norm": _instance_norm,

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salcore.seeds import generator
+from salcore.attribution.autograd import accumulator, prepared
+from salcore.seeds import ON_CPU, generator
 
 
 def smoothgrad(
@@ -36,15 +37,15 @@ def smoothgrad(
     """
     if num_samples < 1:
         raise ValueError(f"`num_samples`: expected 1 or more, got {num_samples}")
-    if noise_level < 0:
+    if not noise_level >= 0:
         raise ValueError(f"`noise_level`: expected 0 or more, got {noise_level}")
-    own = inputs.detach()
-    axes = tuple(range(1, own.ndim))
-    scale = noise_level * (own.amax(axes, keepdim=True) - own.amin(axes, keepdim=True))
+    with prepared(model, inputs, targets) as (own, _):
+        axes = tuple(range(1, own.ndim))
+        scale = noise_level * (own.amax(axes, keepdim=True) - own.amin(axes, keepdim=True))
     total: Tensor | None = None
     for draw in range(num_samples):
-        field = torch.randn(own.shape[1:], generator=generator(seed, draw)).to(own)
+        field = torch.randn(own.shape[1:], generator=generator(seed, draw), **ON_CPU).to(own)
         values = attribute(model, own + scale * field, targets, **settings)
-        total = values if total is None else total + values
+        total = (accumulator(values) if total is None else total).add_(values)
     assert total is not None  # num_samples >= 1
-    return total / num_samples
+    return (total / num_samples).to(values.dtype)

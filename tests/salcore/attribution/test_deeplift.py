@@ -37,7 +37,7 @@ class Around(nn.Module):
             for part in self.parts.values():
                 for parameter in part.parameters():
                     nn.init.normal_(parameter)
-            width = self.body(torch.randn(1, CHANNELS, side, side)).shape[1]
+            width = self.body(torch.randn(2, CHANNELS, side, side)).shape[1]
             self.head = nn.Linear(width, CLASSES)
 
     def body(self, x):
@@ -98,6 +98,24 @@ NETWORKS = {
         h.unflatten(2, (2, 4)).permute(0, 2, 1, 3, 4).flatten(0, 1).relu().unflatten(0, (-1, 2))
     ),
     "batch on another axis": lambda m, h: functional.gelu(h.permute(2, 3, 0, 1)).permute(2, 3, 0, 1),
+    "one pixel, squeezed": lambda m, h: functional.adaptive_avg_pool2d(h.relu(), 1).squeeze(),
+    "sample by sample": lambda m, h: torch.stack([functional.relu(each) for each in h]),
+    "max-pooling of flat features": lambda m, h: functional.max_pool1d(h.flatten(1), 2),
+    "max-pooling over channels": lambda m, h: functional.max_pool3d(h, (2, 1, 1)),
+    "max-pooling of one map": lambda m, h: functional.max_pool2d(h.mean(1), 2),
+    "dilated max-pooling": lambda m, h: functional.max_pool2d(h, 3, 1, 1, dilation=2),
+    "the larger and the smaller": lambda m, h: torch.maximum(h, -0.5 * h) + torch.minimum(h, h.flip(3)),
+    "global minimum": lambda m, h: h.amin((2, 3)),
+    "a gated linear unit": lambda m, h: functional.glu(h, 1),
+    "clipped by a tensor in place": lambda m, h: (h + 0).clamp_(min=torch.zeros(6, 1, 1, dtype=h.dtype)).clip(max=0.4),
+    "powers of two": lambda m, h: 2**h,
+    "division without rounding": lambda m, h: torch.div(h, 1 + h.abs(), rounding_mode=None),
+    "norms by keyword": lambda m, h: (
+        torch.layer_norm(h, normalized_shape=[8]) + torch.group_norm(input=h, num_groups=2)
+    ),
+    "instance norm of torch": lambda m, h: torch.instance_norm(
+        h, torch.arange(6).to(h), None, None, None, True, 0.1, 1e-5, False
+    ),
     "enlarged": lambda m, h: functional.interpolate(h.relu(), scale_factor=2, mode="bilinear"),
     "reciprocal, root and logarithm": lambda m, h: (1 + h.exp()).reciprocal() + (1 + h * h).sqrt().log(),
 }
@@ -302,10 +320,11 @@ REFUSED = {
     "softmax": (lambda m, h: h.softmax(1), "no rule for softmax"),
     "attention": (
         lambda m, h: functional.scaled_dot_product_attention(*[h.flatten(2)] * 3),
-        "no rule for scaled_dot_product",
+        "no rule for attention",
     ),
     "where": (lambda m, h: torch.where(h > 0, h, 0), "no rule for where"),
     "maximum of an axis": (lambda m, h: h.max(1)[0], "no rule for max"),
+    "fewer calls on the input": (lambda m, h: h if h.std() > 0.3 else h.relu(), "calls nothing on the input"),
     "log-sum-exp": (lambda m, h: h.logsumexp(1), "no rule for logsumexp"),
     "a norm": (lambda m, h: functional.normalize(h), "no rule for"),
     "einsum of two": (lambda m, h: torch.einsum("nchw,nchw->nc", h, h), "no rule for bmm"),
@@ -314,6 +333,10 @@ REFUSED = {
     "maximum over samples": (lambda m, h: h.amax(0).expand_as(h), "amax over samples"),
     "a mask": (lambda m, h: h * (h > 0), "hides an operation"),
     "a detached branch": (lambda m, h: h + 2 * h.detach().relu(), "hides an operation"),
+    "a small detached branch": (lambda m, h: h + 0.001 * h.detach().abs(), "hides an operation"),
+    "in place on a part": (lambda m, h: (h + 0)[:, 0, :2].atan2_(torch.ones(2, 8).to(h)), "hides an operation|no rule"),
+    "a lower precision inside": (lambda m, h: h.to(torch.bfloat16).to(h.dtype), "lower precision"),
+    "a base that is constant": (lambda m, h: torch.pow(2.0, h), "no rule for pow"),
     "another path": (lambda m, h: h.relu() if h.std() > 0.3 else h, "calls relu on the input"),
 }
 
@@ -353,6 +376,40 @@ def test_where_input_and_baseline_are_equal_the_multiplier_is_the_slope():
     multiplier = deeplift(model, near, targets, baseline=inputs) / (near - inputs)
     torch.testing.assert_close(multiplier, METHODS["gradient"](model, inputs, targets), rtol=1e-3, atol=1e-6)
     assert torch.equal(deeplift(model, inputs, targets, baseline=inputs), torch.zeros_like(inputs))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_explained_in_float32_and_a_mask_is_refused_there_too(dtype):
+    inputs, targets = images(dtype=dtype)
+    maps = deeplift(Around(NETWORKS["gelu"]).to(dtype), inputs, targets)
+    exact = deeplift(Around(NETWORKS["gelu"]).to(dtype).float(), inputs.float(), targets)
+    assert maps.dtype == dtype
+    assert torch.equal(maps, exact.to(dtype))
+    with pytest.raises(ValueError, match="hides an operation"):
+        deeplift(Around(REFUSED["a mask"][0]).to(dtype), inputs, targets)
+
+
+class Stubborn(nn.Module):
+    """A flat network that insists on float32, so that no float64 copy of it can tell rounding from a fault."""
+
+    def __init__(self, masked):
+        super().__init__()
+        self.masked = masked
+        with forked(0):
+            self.body, self.head = nn.Linear(192, 64), nn.Linear(64, CLASSES)
+        with torch.no_grad():
+            self.body.weight *= 1e-5
+            self.head.bias += 100
+
+    def forward(self, x):
+        h = functional.linear(x.float().flatten(1), self.body.weight.float(), self.body.bias.float())
+        h = 1e3 * h * (h > 0) if self.masked else functional.softplus(h)
+        return functional.linear(h, self.head.weight.float(), self.head.bias.float())
+
+
+def test_a_network_that_insists_on_float32_keeps_its_maps_where_rounding_explains_what_they_miss():
+    inputs, targets = images(dtype=torch.float32)
+    assert deeplift(Stubborn(masked=False), inputs, targets).isfinite().all()
 
 
 def test_one_baseline_for_all_costs_one_row_and_gives_what_many_give():

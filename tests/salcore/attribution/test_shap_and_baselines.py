@@ -207,7 +207,7 @@ def test_a_set_has_the_number_asked_for():
         (torch.zeros(2, 3, 8, 7), r"\(K, 3, 8, 8\)"),
         (torch.zeros(3, 8, 8), r"\(K, 3, 8, 8\)"),
         ("training", "in a spec"),
-        ("noise", "one of zero, mean, blurred, uniform"),
+        ("noise", "one of training, zero, mean, blurred, uniform"),
     ],
 )
 @pytest.mark.parametrize("name", ["deepshap", "gradient_shap"])
