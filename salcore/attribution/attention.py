@@ -41,8 +41,9 @@ def attended(model: nn.Module, inputs: Tensor, targets: Tensor, take: Callable[[
     Raises ValueError for an output that is no logits, a target that is no class, and a network without attention, or
     with one that is not over the same T tokens and as many heads in every layer: cross-attention, windows, merging.
     """
-    layers = _Layers(len(inputs), take)
+    layers = _Layers(inputs, take)
     rules = {
+        "conv2d": layers.convolution,
         "multi_head_attention_forward": layers.multi_head,
         "scaled_dot_product_attention": lambda _, arguments, keywords: layers.scaled(*arguments, **keywords),
         "softmax": layers.softmax,
@@ -86,9 +87,16 @@ def _grid(patches: int, size: tuple[int, int]) -> tuple[int, int] | None:
 class _Layers:
     """Rules for `Calls` that let each self-attention's weights be taken, all of one shape, for a number of samples."""
 
-    def __init__(self, samples: int, take: Callable[[Tensor], object]) -> None:
+    def __init__(self, inputs: Tensor, take: Callable[[Tensor], object]) -> None:
         self.shape: tuple[int, ...] | None = None
-        self._samples, self._take = samples, take
+        self._samples, self._image, self._take = len(inputs), tuple(inputs.shape[2:]), take
+        self._grid: tuple[int, ...] | None = None
+
+    def convolution(self, function: Callable[..., Any], arguments: tuple, keywords: dict) -> Tensor:
+        """A convolution, whose rows and columns are those of the patches if it is the last before attention."""
+        result = function(*arguments, **keywords)
+        self._grid = self._grid if self.shape else tuple(result.shape[2:])
+        return result
 
     def multi_head(
         self, function: Callable[..., Any], arguments: tuple, keywords: dict
@@ -138,9 +146,20 @@ class _Layers:
             return self._taken(result)
         return result
 
+    def _require_patches(self, tokens: int) -> None:
+        """Raise ValueError unless the tokens are the last convolution's pixels, in the proportions of the image."""
+        if self._grid is None:
+            return
+        (rows, columns), (height, width) = self._grid, self._image
+        if rows * columns not in (tokens, tokens - 1) or rows * width != columns * height:
+            wanted = f"a token for each patch of a grid in the proportions of the {height} x {width} image"
+            raise _unfit(wanted, f"({tokens} tokens) after {rows} x {columns} patches (windows?)")
+
     def _taken(self, weights: Tensor) -> Tensor:
         """The weights, shown to `take` and ready to be differentiated by. Raises ValueError if they do not fit."""
         shape = tuple(weights.shape)
+        if self.shape is None:
+            self._require_patches(shape[-1])
         self.shape = self.shape or shape
         if len(shape) != 4 or shape[0] != self._samples or shape[2] != shape[3] or shape != self.shape:
             wanted = f"self-attention with weights (N, heads, T, T), N = {self._samples}, the same in every layer"

@@ -55,7 +55,10 @@ def top_layer(model: nn.Module, inputs: Tensor) -> str:
     calls = _calls(model, inputs)
     convolutions = [place for place, call in enumerate(calls) if _is_convolution(call)]
     if not convolutions:
-        raise ValueError("`model`: expected a two-dimensional convolution to find the top layer by, got none")
+        raise ValueError(
+            "`model`: expected a two-dimensional convolution to find the top layer by, got none; "
+            "gradient, integrated_gradients and lime need no layer"
+        )
     after, turned = calls[convolutions[-1] :], _channels_last(calls)
     sizes = [None if len(call.shape) == 2 or call.shape in turned else call.shape[1:] for call in after]
     end = next((place for place in range(len(after)) if _gives_up_pixels(after[place:])), len(after))
@@ -99,9 +102,12 @@ def _channels_last(calls: list[_Call]) -> set[tuple[int, ...]]:
 
     What has such a shape without being one's output, as a residual block's sum, lies in memory as they do.
     """
-    maps = [call for call in calls if len(call.shape) == 3]
-    ends = {call.shape for call in maps if call.kind in (nn.Linear, nn.LayerNorm)}
-    return ends - {call.shape for call in maps if _is_convolution(call)}
+    return _linear_shapes(calls) - {call.shape for call in calls if _is_convolution(call)}
+
+
+def _linear_shapes(calls: list[_Call]) -> set[tuple[int, ...]]:
+    """Shapes of three axes that a linear layer or layer-norm puts out."""
+    return {call.shape for call in calls if call.kind in (nn.Linear, nn.LayerNorm) and len(call.shape) == 3}
 
 
 def _is_convolution(call: _Call) -> bool:
@@ -169,8 +175,12 @@ def _at(model: nn.Module, module: nn.Module, name: str, inputs: Tensor, targets:
     if not isinstance(activation, Tensor) or activation.ndim != 4:
         got = tuple(activation.shape) if isinstance(activation, Tensor) else type(activation).__name__
         raise ValueError(f"`layer`: expected a layer whose output is (N, C, h, w), got {name!r} with {got}")
-    pair = activation.detach(), derivative(selected, activation)
-    if activation.shape[1:] in _channels_last(calls):
+    if len(activation) != len(inputs):
+        raise ValueError(f"`layer`: expected a layer with a map for each input, got {name!r} with {len(activation)}")
+    pair, shape = (activation.detach(), derivative(selected, activation)), tuple(activation.shape[1:])
+    if shape in _linear_shapes(calls) and shape not in _channels_last(calls):
+        raise ValueError(f"`layer`: expected a layer whose channels can be told from its pixels, got {name!r}, {shape}")
+    if shape in _channels_last(calls):
         return pair[0].movedim(3, 1), pair[1].movedim(3, 1)
     return pair
 

@@ -24,7 +24,8 @@ def check_size(build: Build, name: str, *, input_shape: Shape, classes: int) -> 
     channels, *sides = input_shape
     smallest = _smallest(lambda size: _takes(build, (channels, size, size), classes))
     if smallest is None:
-        raise UserError("model.name", "a network that takes square images", name)
+        tried = f"none of {_LADDER[0]} to {_LADDER[-1]} pixels is taken"
+        raise UserError("model", f"settings with which {name} takes square images of some size ({tried})", name)
     got = " x ".join(map(str, sides))
     if smallest > min(sides):
         raise UserError("data.image_size", f"{smallest} or more, the smallest square that {name} takes", got)

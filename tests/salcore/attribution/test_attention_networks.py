@@ -258,7 +258,7 @@ def scaled_with(**settings):
         (cross, r"got \(3, 2, 7, 6\) \("),
         (fused_cross, r"got \(3, 2, 7, 6\)"),
         (heads_in_the_batch, r"got \(6, 7, 7\)"),
-        (half_the_tokens, r"got \(3, 2, 7, 7\) after \(3, 2, 4, 4\)"),
+        (half_the_tokens, r"got \(4 tokens\) after 2 x 3 patches"),
         (scaled_with(dropout_p=0.1), "`dropout_p` = 0.1"),
         (scaled_with(enable_gqa=True), "`enable_gqa`"),
         (lambda mha, x: x, "network without any"),
@@ -294,4 +294,42 @@ def test_tokens_that_are_no_grid_of_the_image_are_refused(name):
         model = Vit(class_token=class_token)
         model.patches = nn.Sequential(nn.AdaptiveAvgPool2d((8, 12)), model.patches)
         METHODS[name](model, *images(2, (2, 16, 24)))
-        refused(name, model, *images(2, (2, 16, 16)), rf"16 x 16 image and at most one more.*got {tokens} tokens")
+        refused(name, model, *images(2, (2, 16, 16)), rf"16 x 16 image, got \({tokens} tokens\) after 2 x 3")
+
+
+class Strips(nn.Module):
+    """Attention over tokens from a convolution with patches of any shape."""
+
+    def __init__(self, patch):
+        super().__init__()
+        with forked(0):
+            self.patches = nn.Conv2d(3, 8, patch, stride=patch)
+            self.attention, self.head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).mT
+        return self.head(self.attention(tokens, tokens, tokens, need_weights=False)[0].mean(1))
+
+
+class SpatialSoftmax(nn.Module):
+    """A network without attention, with a softmax over the columns of square maps."""
+
+    def __init__(self):
+        super().__init__()
+        with forked(0):
+            self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Linear(1024, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.conv(x).softmax(-1).flatten(1))
+
+
+@pytest.mark.parametrize("name", ["attention_rollout", "generic_attention"])
+@pytest.mark.parametrize("model", [Strips((2, 8)), SpatialSoftmax()], ids=["oblong patches", "a softmax of maps"])
+def test_tokens_that_are_no_patches_of_the_image_are_refused(name, model):
+    with pytest.raises(ValueError, match="a token for each patch"):
+        METHODS[name](
+            model,
+            torch.randn(2, 3, 16, 16) if isinstance(model, SpatialSoftmax) else torch.randn(2, 3, 32, 32),
+            torch.zeros(2).long(),
+        )
+    assert METHODS[name](Strips((4, 4)), torch.randn(2, 3, 32, 32), torch.zeros(2).long()).shape == (2, 1, 32, 32)

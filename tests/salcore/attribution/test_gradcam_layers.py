@@ -246,3 +246,39 @@ def test_a_mistyped_layer_is_answered_with_the_nearest_names():
     model, (inputs, targets) = network("convnext_tiny", (3, 32, 32)), images((3, 32, 32))
     with pytest.raises(ValueError, match=r"`layer`.*nearest: features\.7\.\d.*got 'features.7.9'"):
         gradcam(model, inputs, targets, layer="features.7.9")
+
+
+class Cubic(nn.Module):
+    """A layer-norm block on (N, 8, 8, 8), the very shape of the patch embedding's (N, C, h, w)."""
+
+    def __init__(self):
+        super().__init__()
+        with forked(0):
+            self.patches, self.norm, self.layer = nn.Conv2d(3, 8, 4, stride=4), nn.LayerNorm(8), nn.Linear(8, 8)
+            self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.head(self.layer(self.norm(self.patches(x).permute(0, 2, 3, 1))).relu().mean((1, 2)))
+
+
+def test_a_layer_whose_channels_look_like_its_pixels_is_refused():
+    with pytest.raises(ValueError, match=r"`layer`.*channels can be told from its pixels, got 'layer'"):
+        gradcam(Cubic(), torch.randn(2, 3, 32, 32), torch.zeros(2).long(), layer="layer")
+
+
+class Twice(nn.Module):
+    """Runs its convolution on each image and its mirror image together."""
+
+    def __init__(self):
+        super().__init__()
+        with forked(0):
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+
+    def forward(self, x):
+        both = self.head(self.conv(torch.cat([x, x.flip(3)])).relu().mean((2, 3)))
+        return both[: len(x)] + both[len(x) :]
+
+
+def test_a_layer_that_sees_more_images_than_there_are_is_refused():
+    with pytest.raises(ValueError, match=r"`layer`.*a map for each input, got 'conv' with 4"):
+        gradcam(Twice(), torch.randn(2, 3, 16, 16), torch.zeros(2).long(), layer="conv")

@@ -425,7 +425,7 @@ def test_a_model_that_returns_a_tuple_is_refused_and_left_as_it_was(method):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"num_samples": 8}, "`num_samples`: expected 9 or more masks that tell 8 superpixels apart, got 8;"),
+        ({"num_samples": 8}, "`num_samples`: expected 9 or more masks that tell 8 superpixels apart, got 8 "),
         ({"num_samples": 3, "num_superpixels": 1, "kernel_width": 1e-3}, "a wider `kernel_width`"),
         ({"penalty": "elastic"}, "`penalty`: expected one of none, ridge, lasso, got 'elastic'"),
         ({"alpha": 0.1}, "`alpha`: expected 0 or more, with `penalty` ridge or lasso, got 0.1 with none"),
