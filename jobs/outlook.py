@@ -9,7 +9,7 @@ import torch
 
 from jobs.prepare import Plan
 from salcore import models, seeds, training
-from salcore.attribution import METHODS
+from salcore.attribution import METHODS, inner_method
 from salcore.data import Data
 from salcore.data.batches import normalise
 from salcore.draws import with_draws
@@ -21,8 +21,8 @@ from salcore.spec import MethodSpec, Spec
 
 # One of everything that a method repeats; a penalty, as one mask alone determines nothing.
 _LEAST = {"num_samples": 1, "num_steps": 1, "num_baselines": 1, "num_superpixels": 1, "penalty": "ridge", "alpha": 1.0}
-# Passes that a method makes whatever its numbers are: KernelSHAP's all on and all off.
-_ALWAYS = {"kernel_shap": 2}
+# Passes beside those of the samples: one that tries the layout in memory, and KernelSHAP's with all on and all off.
+_BESIDE = {"kernel_shap": 2, "lime": 1}
 
 
 def map_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
@@ -36,10 +36,11 @@ def map_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
     for method in plan.spec.attribution.methods:
         try:
             settings = _settings(plan, method)
-            if "num_superpixels" in settings_of(METHODS[method.name]):  # its numbers, on a network that costs nothing
-                METHODS[method.name](stand_in, inputs, target, **settings)
-            maps = METHODS[method.name](model, inputs, target, **_cheap(method, settings)[0])
-        except (ValueError, RuntimeError, TypeError) as error:
+            within, inner = inner_method(settings) if method.name == "smoothgrad" else (method.name, settings)
+            if within in _BESIDE:  # its numbers, on a network that costs nothing
+                METHODS[within](stand_in, inputs, target, **inner)
+            maps = METHODS[method.name](model, inputs, target, **_cheap(method.name, settings))
+        except Exception as error:  # whatever a user's network raises is told in one line
             message = f"a method that explains {plan.spec.model.name} ({method.folder}: {error})"
             raise UserError("attribution.methods", message) from None
         shapes[method.folder] = tuple(maps.shape[1:])
@@ -137,7 +138,9 @@ def _seconds_of_a_step(plan: Plan) -> float:
 def _seconds_of_a_pass(plan: Plan, method: MethodSpec) -> float:
     model, inputs = _network(plan), _inputs(plan, padded_size(plan.spec.attribution.batch_size))
     targets = torch.zeros(len(inputs), dtype=torch.int64)
-    settings, factor = _cheap(method, _settings(plan, method))
+    full = _settings(plan, method)
+    settings = _cheap(method.name, full)
+    factor = _passes(method.name, full) / _passes(method.name, settings)
     return factor * _seconds(lambda: METHODS[method.name](model, inputs, targets, **settings))
 
 
@@ -146,18 +149,27 @@ def _settings(plan: Plan, method: MethodSpec) -> dict[str, Any]:
     return with_draws(plan.spec, method, plan.members[0], plan.data, torch.device("cpu"))
 
 
-def _cheap(method: MethodSpec, settings: dict[str, Any]) -> tuple[dict[str, Any], float]:
-    """The settings with one draw, step and baseline, and how many times as much work the method's own are."""
-    of = settings.get("of")
-    inner = {} if of is None else settings_of(METHODS[of])
-    known = {**inner, **settings_of(METHODS[method.name])}
-    asked = {name: settings.get(name, parameter.default) for name, parameter in known.items()}
-    repeated = ["num_samples", "num_steps"] if asked.keys() & {"num_samples", "num_steps"} else ["num_baselines"]
-    factor = np.prod([asked.get(name, 1) for name in repeated]) / _ALWAYS.get(method.name, 1)
-    cheap = settings | {name: least for name, least in _LEAST.items() if name in known}
+def _cheap(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with one draw, step and baseline."""
+    if name == "smoothgrad":
+        within, inner = inner_method(settings)
+        return {"num_samples": 1, "of": {"name": within, **_cheap(within, inner)}}
+    known = settings_of(METHODS[name])
+    cheap = settings | {key: least for key, least in _LEAST.items() if key in known}
     if isinstance(images := settings.get("baselines"), torch.Tensor):
         cheap["baselines"] = images[:1]
-    return cheap, float(factor)
+    return cheap
+
+
+def _passes(name: str, settings: dict[str, Any]) -> float:
+    """How many times a method runs the network on a sample, with these settings."""
+    asked = {key: parameter.default for key, parameter in settings_of(METHODS[name]).items()} | settings
+    if name == "smoothgrad":
+        return asked["num_samples"] * _passes(*inner_method(settings))
+    if name == "deepshap":
+        images = asked["baselines"]
+        return len(images) if isinstance(images, torch.Tensor) else asked["num_baselines"]
+    return asked.get("num_samples", asked.get("num_steps", 1)) + _BESIDE.get(name, 0)
 
 
 def _seconds(action: object) -> float:

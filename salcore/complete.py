@@ -32,8 +32,10 @@ def complete(spec: Spec) -> Spec:
 
 def _method(method: MethodSpec) -> MethodSpec:
     settings = _filled(METHODS[method.name], method.settings)
-    if settings.get("of") in METHODS:
-        settings = {**_filled(METHODS[settings["of"]], {}), **settings}
+    if isinstance(of := settings.get("of"), Mapping):
+        settings["of"] = {"name": of["name"], **_filled(METHODS[of["name"]], of)}
+    elif of is not None:
+        settings = {**_filled(METHODS[of], {}), **settings}
     return MethodSpec.model_validate({**method.model_dump(by_alias=True), **settings})
 
 

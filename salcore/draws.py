@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salcore.attribution import METHODS
+from salcore.attribution import METHODS, inner_method
 from salcore.data import Data
 from salcore.data.batches import normalise
 from salcore.members import Member
@@ -21,11 +21,19 @@ def with_draws(spec: Spec, method: MethodSpec, member: Member, data: Data, devic
     Shared draws are of the spec's seed for every member, so that the variance over members holds no Monte-Carlo noise.
     Members' own are of seeds derived from it by the member's index, as if each explanation were made once.
     """
-    settings = seeded(spec, method, member)
-    if settings.get("baselines") == "training":
-        every = {name: parameter.default for name, parameter in settings_of(METHODS[method.name]).items()} | settings
-        settings["baselines"] = training_images(data, every["num_baselines"], every["seed"], device)
-    return settings
+    return _with_images(method.name, seeded(spec, method, member), data, device)
+
+
+def _with_images(name: str, settings: dict[str, Any], data: Data, device: torch.device) -> dict[str, Any]:
+    """The settings with training images where they say "training", also those of a method inside smoothgrad."""
+    if name == "smoothgrad":
+        within, inner = inner_method(settings)
+        own = {key: value for key, value in settings.items() if key in settings_of(METHODS[name])}
+        return own | {"of": {"name": within, **_with_images(within, inner, data, device)}}
+    if settings.get("baselines") != "training":
+        return settings
+    every = {key: parameter.default for key, parameter in settings_of(METHODS[name]).items()} | settings
+    return settings | {"baselines": training_images(data, every["num_baselines"], every["seed"], device)}
 
 
 def seeded(spec: Spec, method: MethodSpec, member: Member) -> dict[str, Any]:

@@ -87,7 +87,14 @@ def taken(parameter: inspect.Parameter) -> str:
     return _refusal(parameter.annotation, object()) or "anything"
 
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    dict: "a mapping",
+    NoneType: "null",
+}
 
 
 def _refusal(annotation: Any, value: object) -> str:

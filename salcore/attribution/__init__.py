@@ -35,7 +35,7 @@ from salcore.errors import UserError
 from salcore.seeds import derive
 from salcore.settings import Within, find_mistake, nearest, settings_of
 
-__all__ = ["COMPLETE", "METHODS", "check_settings", "non_negative", "residual"]
+__all__ = ["COMPLETE", "METHODS", "check_settings", "inner_method", "non_negative", "residual"]
 
 Attribution = Callable[..., Tensor]
 
@@ -45,29 +45,48 @@ def _smoothgrad(
     inputs: Tensor,
     targets: Tensor,
     *,
-    of: str | Attribution = "gradient",
+    of: str | dict[str, Any] | Attribution = "gradient",
     num_samples: Annotated[int, Within(1)] = 32,
     noise_level: Annotated[float, Within(0)] = 0.15,
     seed: Annotated[int, Within(0)] = 0,
     **settings: Any,
 ) -> Tensor:
-    """`smoothgrad` around the method `of`, a name in `METHODS` or a callable, which takes the remaining settings.
+    """`smoothgrad` around `of`: a name in `METHODS`, a mapping {name, settings}, or a callable.
 
-    A method that is random itself draws from a seed of its own, derived from this one.
+    The remaining settings are the inner method's too; a mapping is for those that smoothgrad has itself. A method that
+    is random draws from a seed of its own, derived from this one, unless it is given one.
     """
-    attribute = METHODS[of] if isinstance(of, str) else of
+    if callable(of):
+        attribute, inner = of, settings
+    else:
+        name, inner = inner_method({"of": of, **settings})
+        if name not in METHODS or name == "smoothgrad":
+            others = [other for other in METHODS if other != "smoothgrad"]
+            raise ValueError(f"`of`: expected one of {', '.join(others)}{nearest(str(name), others)}, got {name!r}")
+        attribute = METHODS[name]
     if "seed" in settings_of(attribute):
-        attribute = partial(attribute, seed=derive(seed, 1))
+        inner = {"seed": derive(seed, 1), **inner}
     return smoothgrad(
         model,
         inputs,
         targets,
-        attribute=attribute,
+        attribute=partial(attribute, **inner),
         num_samples=num_samples,
         noise_level=noise_level,
         seed=seed,
-        **settings,
     )
+
+
+def inner_method(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name of the method that smoothgrad's settings put inside, and its own settings, beside `of` or in it.
+
+    >>> inner_method({"of": {"name": "lime", "num_samples": 99}, "penalty": "ridge", "num_samples": 4})
+    ('lime', {'num_samples': 99, 'penalty': 'ridge'})
+    """
+    of, own = settings.get("of", "gradient"), settings_of(_smoothgrad)
+    inside = dict(of) if isinstance(of, Mapping) else {"name": of}
+    name = inside.pop("name", None)
+    return name, inside | {key: value for key, value in settings.items() if key not in own}
 
 
 def _deepshap(
@@ -118,7 +137,7 @@ def non_negative(name: str, settings: Mapping[str, Any]) -> bool:
     >>> non_negative("gradcam", {"relu": True}), non_negative("smoothgrad", {"of": "gradcam"})
     (True, False)
     """
-    inner = settings.get("of", "gradient") if name == "smoothgrad" else name
+    inner, settings = inner_method(settings) if name == "smoothgrad" else (name, settings)
     return inner in _NON_NEGATIVE or (inner == "gradcam" and bool(settings.get("relu", False)))
 
 
@@ -130,17 +149,16 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     key = "attribution.methods"
     if name not in METHODS:
         raise UserError(key, f"one of {', '.join(METHODS)}{nearest(name, METHODS)}", name)
-    inner: dict[str, Any] = {}
+    given = {name: settings}
     if name == "smoothgrad":
         own = settings_of(METHODS[name])
-        inner = {setting: value for setting, value in settings.items() if setting not in own}
-        settings = {setting: value for setting, value in settings.items() if setting in own}
+        within, inner = inner_method(settings)
         others = [other for other in METHODS if other != name]
-        within = settings.get("of", "gradient")
         if within not in others:
             raise UserError(
                 key, f"`of` of {name} to be one of {', '.join(others)}{nearest(str(within), others)}", within
             )
-    for method, given in ((name, settings), (settings.get("of", "gradient"), inner)):
-        if mistake := find_mistake(METHODS[method], given):
+        given = {name: {setting: value for setting, value in settings.items() if setting in own}, within: inner}
+    for method, values in given.items():
+        if mistake := find_mistake(METHODS[method], values):
             raise UserError(key, f"`{mistake.setting}` of {method} to be {mistake.expected}", mistake.got)

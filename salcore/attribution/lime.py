@@ -108,6 +108,6 @@ def _surrogate(
     except ValueError as error:
         raise ValueError(
             f"`num_samples`: expected {count + 1} or more masks that tell {count} superpixels apart, got "
-            f"{num_samples} of `kernel_width` {kernel_width}; more of them, fewer superpixels, a wider `kernel_width` or "
-            "`penalty` ridge would do"
+            f"{num_samples} of `kernel_width` {kernel_width}; more of them, fewer superpixels, a wider `kernel_width` "
+            "or `penalty` ridge would do"
         ) from error

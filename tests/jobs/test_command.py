@@ -200,7 +200,7 @@ def test_help_lists_every_key_with_default_and_unit_and_every_setting(capsys):
         given = [key for key, each in settings_of(function).items() if each.default is not each.empty]
         section = text.split(f"\n  {name}\n", 1)[1].split("\n  ", len(given) + 1)
         assert [line.split(" = ")[0].strip() for line in section[: len(given)]] == given
-    for words in ("width = 16: a whole number of 1 or more", 'of = "gradient": a text\n', "--run-dir DIR"):
+    for words in ("width = 16: a whole number of 1 or more", 'of = "gradient": a text or a mapping\n', "--run-dir DIR"):
         assert words in text
 
 

@@ -6,7 +6,7 @@ import torch
 import yaml
 
 from jobs.command import read
-from jobs.outlook import describe, estimate, map_shapes
+from jobs.outlook import _passes, describe, estimate, map_shapes
 from jobs.prepare import prepare, resolved
 from salcore import layout
 from salcore.errors import UserError
@@ -189,6 +189,10 @@ def test_a_method_that_cannot_explain_the_network_is_refused(planned):
     [
         ("{name: kernel_shap, num_superpixels: 16, num_samples: 20}", "expected 32 or more for 16 superpixels"),
         ("{name: lime, num_superpixels: 16, num_samples: 10}", "expected 17 or more masks"),
+        (
+            "{name: smoothgrad, of: {name: kernel_shap, num_superpixels: 16, num_samples: 20}, num_samples: 2}",
+            "expected 32 or more for 16 superpixels",
+        ),
         ("{name: lime, alpha: 2.0}", "with `penalty` ridge or lasso"),
         ("attention_rollout", "gradient, integrated_gradients and gradcam work without attention"),
     ],
@@ -199,22 +203,27 @@ def test_methods_whose_numbers_or_network_do_not_fit_are_refused_before_any_trai
 
 
 def test_all_methods_for_a_cnn_are_tried_in_a_moment_and_their_time_is_told(planned):
-    names = "gradient, deeplift, gradient_shap, kernel_shap, lime, {name: smoothgrad, of: deepshap}"
-    plan = planned(
-        f"attribution.methods=[{names}, {{name: deepshap, baselines: training}}]".replace(
-            "deepshap, b", "deepshap, as: trained, b"
-        )
-    )
-    assert set(map_shapes(plan)) == {
-        "gradient",
-        "deeplift",
-        "gradient_shap",
-        "kernel_shap",
-        "lime",
-        "smoothgrad",
-        "trained",
-    }
+    inside = "{name: smoothgrad, of: {name: deepshap, baselines: training, num_baselines: 4}}"
+    names = f"gradient, deeplift, gradient_shap, kernel_shap, lime, {{name: deepshap, baselines: training}}, {inside}"
+    plan = planned(f"attribution.methods=[{names}]")
+    expected = {"gradient", "deeplift", "gradient_shap", "kernel_shap", "lime", "deepshap", "smoothgrad"}
+    assert set(map_shapes(plan)) == expected
     assert "of explaining a member" in estimate(plan)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "passes"),
+    [
+        ("gradient", {}, 1),
+        ("integrated_gradients", {"num_steps": 7}, 7),
+        ("kernel_shap", {"num_samples": 100}, 102),
+        ("deepshap", {}, 16),
+        ("smoothgrad", {"num_samples": 4, "of": "deepshap", "num_baselines": 5}, 20),
+        ("smoothgrad", {"num_samples": 4, "of": {"name": "gradient_shap", "num_samples": 6}}, 24),
+    ],
+)
+def test_the_passes_of_a_method_are_counted_through_what_it_contains(name, settings, passes):
+    assert _passes(name, settings) == passes
 
 
 def test_estimating_time_leaves_generators_and_threads_alone(planned):

@@ -8,6 +8,7 @@ from salcore.attribution import METHODS, check_settings, non_negative
 from salcore.errors import UserError
 from salcore.models import build
 from salcore.seeds import forked
+from salcore.settings import settings_of
 from salcore.spec import ModelSpec
 from tests.oracles import numeric_gradient
 
@@ -342,6 +343,61 @@ def test_defaults_pass_their_own_check(name):
     check_settings(name, {})
 
 
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "smoothgrad"])
+def test_smoothgrad_goes_around_every_method_and_without_noise_is_that_method(name):
+    model, (inputs, targets) = network(name), batch(3)
+    settings = CHEAP.get(name, {}) | ({"seed": 4} if "seed" in settings_of(METHODS[name]) else {})
+    smooth = {"of": {"name": name, **settings}, "noise_level": 0.0, "num_samples": 2}
+    expected = METHODS[name](model, inputs, targets, **settings)
+    torch.testing.assert_close(METHODS["smoothgrad"](model, inputs, targets, **smooth), expected)
+
+
+@pytest.mark.parametrize("of", ["smoothgrad", "gradients", {"num_samples": 3}])
+def test_smoothgrad_names_what_it_cannot_go_around(of):
+    with pytest.raises(ValueError, match=r"`of`: expected one of gradient, "):
+        METHODS["smoothgrad"](network("gradient"), *batch(), of=of)
+
+
+def test_sums_do_not_stall_in_half_precision():
+    """SmoothGrad of a linear network is its gradient, however many draws are summed."""
+    with forked(0):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).bfloat16()
+    inputs, targets = torch.ones(1, 3, 2, 2, dtype=torch.bfloat16), torch.zeros(1).long()
+    weight = model[1].weight.detach()[:1].view(1, 3, 2, 2)
+    maps = METHODS["smoothgrad"](model, inputs, targets, num_samples=512)
+    torch.testing.assert_close(maps, weight, rtol=1e-2, atol=0)
+    maps = METHODS["integrated_gradients"](model, inputs, targets, num_steps=512)
+    torch.testing.assert_close(maps, weight, rtol=1e-2, atol=0)
+
+
+@every_method
+def test_the_callers_default_type_and_the_type_of_the_pixels_change_nothing(name):
+    model, (inputs, targets) = network(name, torch.float32), batch(3)
+    pixels = (inputs * 40 + 100).clamp(0, 255).to(torch.uint8)
+    expected = attribute(name, model, pixels.float(), targets)
+    torch.set_default_dtype(torch.float64)
+    try:
+        maps = attribute(name, model, pixels, targets)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(maps, expected)
+
+
+@every_method
+@pytest.mark.parametrize(
+    ("argument", "change"),
+    [
+        ("inputs", lambda x, y: (x.numpy(), y)),
+        ("targets", lambda x, y: (x, y.tolist())),
+        ("targets", lambda x, y: (x, y > 1)),
+    ],
+    ids=["an array", "a list", "truth values"],
+)
+def test_what_is_no_tensor_of_the_kind_is_named(name, argument, change):
+    with pytest.raises(ValueError, match=f"`{argument}`"):
+        attribute(name, network(name), *change(*batch()))
+
+
 def test_the_laws_can_fail():
     """A method in training mode, and one that mixes samples, are told apart from a right one."""
     model, (inputs, targets) = network("gradient").train(), batch()
@@ -378,6 +434,8 @@ def test_the_gradient_is_that_of_finite_differences():
         ("smoothgrad", {"of": "smoothgrad"}, "`of`"),
         ("smoothgrad", {"of": "integrated_gradient"}, "nearest: integrated_gradients"),
         ("smoothgrad", {"num_samples": 0}, "a whole number of 1 or more"),
+        ("smoothgrad", {"of": {"name": "lime", "num_samples": 0}}, "`num_samples` of lime"),
+        ("smoothgrad", {"of": {"num_samples": 2}}, "`of`"),
         ("smoothgrad", {"noise_level": -0.1}, "a number of 0 or more"),
         ("smoothgrad", {"num_steps": 3}, "`num_steps` of gradient"),
         ("smoothgrad", {"of": "integrated_gradients", "num_steps": "3"}, "`num_steps` of integrated_gradients"),
@@ -396,6 +454,7 @@ def test_settings_of_a_spec_are_checked(name, settings, words):
     ("name", "settings"),
     [
         ("smoothgrad", {"of": "integrated_gradients", "num_samples": 16, "num_steps": 4}),
+        ("smoothgrad", {"of": {"name": "lime", "num_samples": 99}, "num_samples": 2, "penalty": "ridge"}),
         ("smoothgrad", {"of": "gradcam", "layer": "features", "noise_level": 1}),
         ("integrated_gradients", {"baseline": None, "rule": "midpoint"}),
         ("integrated_gradients", {"baseline": 0.5}),
