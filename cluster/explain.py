@@ -27,11 +27,13 @@ class _Actor:
         self._explainer = Explainer(spec, source.get(), members, store, device=device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """What each item made, or why it failed: Ray Data would bury the reason under its own."""
+        """What the item made, or why it failed: Ray Data would bury the reason under its own."""
+        (item,) = batch["item"]
         try:
-            return {"made": [self._explainer.explain(item) for item in batch["item"]], "failure": [""]}
+            return {"made": [self._explainer.explain(item)], "failure": [""]}
         except Exception as error:
-            return {"made": [[]], "failure": [f"{type(error).__name__}: {error}"]}
+            what = f"{', '.join(item.methods) or 'logits'} of member {item.member}"
+            return {"made": [[]], "failure": [f"{what}: {type(error).__name__}: {error}"]}
 
 
 def explain(
@@ -44,7 +46,7 @@ def explain(
 ) -> Iterator[list[Made]]:
     """Work all items off; yields what each one made as soon as it is on storage.
 
-    Ray Data replaces killed actors. Raises Broken, with its reason, if a map cannot be made.
+    Ray Data replaces killed actors. An item that fails leaves the others alone; at the end Broken is raised for it.
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -59,7 +61,11 @@ def explain(
         num_cpus=room.cpus,
         num_gpus=room.gpus,
     )
+    failures = []
     for row in made.iter_rows():
         if row["failure"]:
-            raise Broken(f"explaining stopped: {row['failure']}")
+            failures.append(row["failure"])
         yield row["made"]
+    if failures:
+        more = f" (and {len(failures) - 1} more of {len(items)} items)" if len(failures) > 1 else ""
+        raise Broken(f"{failures[0]}{more}; all other maps are kept: run again without that method, or with it mended")

@@ -193,24 +193,26 @@ def _explain_missing(session: Session, found: inventory.Inventory) -> None:
     dirty: set[tuple[str, int]] = set()
     broken = 0
     written = time.monotonic()
-    for made in explaining.explain(work, plan.spec, source, members, plan.store, room):
-        done += len(made)
-        for shard in made:
-            log.write(f"member {shard.member}: {shard.method}/{shard.entry.path}, {shard.entry.rows} samples")
-            if shard.non_finite:
-                who, broken = f"member {shard.member}: {shard.method} of", broken + 1
-                log.write(f"{who} samples {', '.join(map(str, shard.non_finite))} {BAD}")
-                if broken <= NAMED:
-                    session.progress.say(f"{who} {listed('sample', shard.non_finite)} {BAD}")
-        dirty |= _enter(found, made)
-        session.progress.update("explain", done, total, "shards")
-        if time.monotonic() - written > 2.0:
-            _write_manifests(plan.store, found, dirty)
-            written = time.monotonic()
-    _write_manifests(plan.store, found, dirty)
+    try:
+        for made in explaining.explain(work, plan.spec, source, members, plan.store, room):
+            done += len(made)
+            for shard in made:
+                log.write(f"member {shard.member}: {shard.method}/{shard.entry.path}, {shard.entry.rows} samples")
+                if shard.non_finite:
+                    who, broken = f"member {shard.member}: {shard.method} of", broken + 1
+                    log.write(f"{who} samples {', '.join(map(str, shard.non_finite))} {BAD}")
+                    if broken <= NAMED:
+                        session.progress.say(f"{who} {listed('sample', shard.non_finite)} {BAD}")
+            dirty |= _enter(found, made)
+            session.progress.update("explain", done, total, "shards")
+            if time.monotonic() - written > 2.0:
+                _write_manifests(plan.store, found, dirty)
+                written = time.monotonic()
+    finally:
+        _write_manifests(plan.store, found, dirty)
+        log.close()
     if broken > NAMED:
         session.progress.say(f"{broken - NAMED} more shards hold maps that are not finite: logs/explain.log names them")
-    log.close()
 
 
 def _enter(found: inventory.Inventory, made: list[Made]) -> set[tuple[str, int]]:
