@@ -126,7 +126,7 @@ COMPLETE: dict[str, Attribution] = {
     "gradient_shap": residual_over_set,
     "kernel_shap": superpixel_residual,
 }
-"""The methods whose maps sum to f(x) - f(b), with what is left over, which a run computes for every map. Smoothed ones do not."""
+"""The methods whose maps sum to f(x) - f(b), with what is left over: a run computes it for every map."""
 
 _NON_NEGATIVE = frozenset({"attention_rollout", "generic_attention"})
 

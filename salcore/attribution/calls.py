@@ -16,8 +16,8 @@ Rule = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 class Calls(TorchFunctionMode):
     """A block in which each call of a torch function whose plain name is in `rules` goes to its rule instead.
 
-    Inside a rule torch's functions are themselves. What runs inside another function stays
-    unseen: one of torch's own that is written in Python, TorchScript, a custom autograd function.
+    Inside a rule torch's functions are themselves. What runs inside another function stays unseen: one of torch's own
+    that is written in Python, TorchScript, a custom autograd function.
 
     >>> import torch
     >>> with Calls({"relu": lambda function, arguments, keywords: "seen"}):
