@@ -398,6 +398,14 @@ def test_what_is_no_tensor_of_the_kind_is_named(name, argument, change):
         attribute(name, network(name), *change(*batch()))
 
 
+def test_a_model_made_in_inference_mode_is_left_as_it_was_where_torch_refuses_it():
+    with torch.inference_mode():
+        model = network("gradient")
+    with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
+        attribute("gradient", model, *batch())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_the_laws_can_fail():
     """A method in training mode, and one that mixes samples, are told apart from a right one."""
     model, (inputs, targets) = network("gradient").train(), batch()
