@@ -156,7 +156,9 @@ def _max_pool(function: Callable[..., Any], arguments: Values, keywords: dict[st
     With y > y' that is the maximum of the input, whose own change is y - y' at the least; otherwise that of the
     baseline. So the multiplier is between 0 and 1.
     """
-    keywords = {name: value for name, value in keywords.items() if name != "return_indices"}
+    keywords = dict(keywords)
+    if keywords.pop("return_indices", False):
+        raise NoRule("max-pooling that returns its indices")
     pool = partial(getattr(functional, function.__name__), return_indices=True)
     x, *rest = arguments
     x0 = _aligned(x, kept[0])

@@ -329,6 +329,10 @@ REFUSED = {
     "a norm": (lambda m, h: functional.normalize(h), "no rule for"),
     "einsum of two": (lambda m, h: torch.einsum("nchw,nchw->nc", h, h), "no rule for bmm"),
     "a custom function": (lambda m, h: Secret.apply(h), "no rule for secret"),
+    "pooling with indices": (
+        lambda m, h: functional.max_pool2d(h, 2, return_indices=True)[0],
+        "no rule for max-pooling that returns its indices",
+    ),
     "rounding": (lambda m, h: torch.div(h, 1 + h.abs(), rounding_mode="floor"), "division with rounding"),
     "maximum over samples": (lambda m, h: h.amax(0).expand_as(h), "amax over samples"),
     "a mask": (lambda m, h: h * (h > 0), "hides an operation"),
