@@ -156,16 +156,13 @@ def _max_pool(function: Callable[..., Any], arguments: Values, keywords: dict[st
     With y > y' that is the maximum of the input, whose own change is y - y' at the least; otherwise that of the
     baseline. So the multiplier is between 0 and 1.
     """
-    keywords = dict(keywords)
-    if keywords.pop("return_indices", False):
-        raise NoRule("max-pooling that returns its indices")
-    pool = partial(getattr(functional, function.__name__), return_indices=True)
+    pool = partial(getattr(functional, function.__name__), **keywords | {"return_indices": True})
     x, *rest = arguments
     x0 = _aligned(x, kept[0])
     axis = x.ndim - int(function.__name__[-2])  # indices count the pixels of the pooled axes together
     with torch.no_grad():
-        y, place = pool(x, *rest, **keywords)
-        y0, place0 = pool(x0, *rest, **keywords)
+        y, place = pool(x, *rest)
+        y0, place0 = pool(x0, *rest)
         chosen = torch.where(y >= y0, place, place0).flatten(axis)
         change = (x - x0).flatten(axis).gather(axis, chosen)
         multiplier = torch.where(change == 0, 1, (y - y0).flatten(axis) / change).view_as(y)

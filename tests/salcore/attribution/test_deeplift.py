@@ -331,7 +331,7 @@ REFUSED = {
     "a custom function": (lambda m, h: Secret.apply(h), "no rule for secret"),
     "pooling with indices": (
         lambda m, h: functional.max_pool2d(h, 2, return_indices=True)[0],
-        "no rule for max-pooling that returns its indices",
+        "no rule for max_pool2_d_with_indices",
     ),
     "rounding": (lambda m, h: torch.div(h, 1 + h.abs(), rounding_mode="floor"), "division with rounding"),
     "maximum over samples": (lambda m, h: h.amax(0).expand_as(h), "amax over samples"),
