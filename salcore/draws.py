@@ -1,12 +1,13 @@
 """What a method draws at random in a run: the seed of its draws, and the training images that it compares with."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from salcore.attribution import METHODS, inner_method
+from salcore.attribution import METHODS, inner_method, inner_seed
 from salcore.data import Data
 from salcore.data.batches import normalise
 from salcore.members import Member
@@ -21,19 +22,21 @@ def with_draws(spec: Spec, method: MethodSpec, member: Member, data: Data, devic
     Shared draws are of the spec's seed for every member, so that the variance over members holds no Monte-Carlo noise.
     Members' own are of seeds derived from it by the member's index, as if each explanation were made once.
     """
-    return _with_images(method.name, seeded(spec, method, member), data, device)
+    settings = seeded(spec, method, member)
+    if method.name != "smoothgrad":
+        return settings | _images(method.name, settings, settings.get("seed", 0), data, device)
+    name, inner = inner_method(settings)
+    inner |= _images(name, inner, inner_seed(settings.get("seed", 0), inner), data, device)
+    own = {key: value for key, value in settings.items() if key in settings_of(METHODS[method.name])}
+    return own | {"of": {"name": name, **inner}}
 
 
-def _with_images(name: str, settings: dict[str, Any], data: Data, device: torch.device) -> dict[str, Any]:
-    """The settings with training images where they say "training", also those of a method inside smoothgrad."""
-    if name == "smoothgrad":
-        within, inner = inner_method(settings)
-        own = {key: value for key, value in settings.items() if key in settings_of(METHODS[name])}
-        return own | {"of": {"name": within, **_with_images(within, inner, data, device)}}
+def _images(name: str, settings: Mapping[str, Any], seed: int, data: Data, device: torch.device) -> dict[str, Tensor]:
+    """The training images that stand for "training" among a method's settings; nothing where they do not say it."""
     if settings.get("baselines") != "training":
-        return settings
-    every = {key: parameter.default for key, parameter in settings_of(METHODS[name]).items()} | settings
-    return settings | {"baselines": training_images(data, every["num_baselines"], every["seed"], device)}
+        return {}
+    number = settings.get("num_baselines", settings_of(METHODS[name])["num_baselines"].default)
+    return {"baselines": training_images(data, number, seed, device)}
 
 
 def seeded(spec: Spec, method: MethodSpec, member: Member) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from salcore.errors import UserError
 from salcore.seeds import derive
 from salcore.settings import Within, find_mistake, nearest, settings_of
 
-__all__ = ["COMPLETE", "METHODS", "check_settings", "inner_method", "non_negative", "residual"]
+__all__ = ["COMPLETE", "METHODS", "check_settings", "inner_method", "inner_seed", "non_negative", "residual"]
 
 Attribution = Callable[..., Tensor]
 
@@ -54,7 +54,7 @@ def _smoothgrad(
     """`smoothgrad` around `of`: a name in `METHODS`, a mapping {name, settings}, or a callable.
 
     The remaining settings are the inner method's too; a mapping is for those that smoothgrad has itself. A method that
-    is random draws from a seed of its own, derived from this one, unless it is given one.
+    is random draws from `inner_seed`: not the numbers that made the noise, and others where `seed` is another.
     """
     if callable(of):
         attribute, inner = of, settings
@@ -65,7 +65,7 @@ def _smoothgrad(
             raise ValueError(f"`of`: expected one of {', '.join(others)}{nearest(str(name), others)}, got {name!r}")
         attribute = METHODS[name]
     if "seed" in settings_of(attribute):
-        inner = {"seed": derive(seed, 1), **inner}
+        inner = {**inner, "seed": inner_seed(seed, inner)}
     return smoothgrad(
         model,
         inputs,
@@ -75,6 +75,11 @@ def _smoothgrad(
         noise_level=noise_level,
         seed=seed,
     )
+
+
+def inner_seed(seed: int, inner: Mapping[str, Any]) -> int:
+    """What a method inside smoothgrad draws from: a function of smoothgrad's seed and of its own."""
+    return derive(seed, 1, inner.get("seed", 0))
 
 
 def inner_method(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from torch.autograd.graph import Node
 _LINEAR = set(
     "add sub rsub neg sum mean cumsum real cat stack view unsafe_view reshape_alias alias t transpose permute slice "
     "select split split_with_sizes unsafe_split unbind index index_select gather expand repeat squeeze unsqueeze clone "
-    "to_copy copy copys copy_slices as_strided diagonal roll flip masked_fill unfold im2_col col2_im "
+    "to_copy copy copy_slices as_strided diagonal roll flip masked_fill unfold im2_col col2_im "
     "constant_pad_nd reflection_pad1_d reflection_pad2_d replication_pad1_d replication_pad2_d "
     "avg_pool2_d avg_pool3_d adaptive_avg_pool2_d adaptive_avg_pool3_d mkldnn_adaptive_avg_pool2_d "
     "reflection_pad3_d replication_pad3_d upsample_nearest1_d upsample_nearest2_d upsample_nearest3_d "

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from salcore.attribution import METHODS, check_settings
+from salcore.attribution import METHODS, check_settings, inner_seed
+from salcore.complete import complete
 from salcore.data.batches import normalise
 from salcore.draws import seeded, training_images, with_draws
 from salcore.errors import UserError
@@ -25,6 +26,27 @@ def test_shared_draws_are_the_specs_for_every_member_and_own_ones_differ(small):
         assert (seeds[0] == 5) == same
         again = [seeded(spec, spec.attribution.methods[0], member)["seed"] for member in members]
         assert seeds == again
+
+
+INSIDE = "attribution.methods=[{name: smoothgrad, num_samples: 2, seed: 3, of: {name: deepshap, baselines: %s}}]"
+
+
+@pytest.mark.parametrize("baselines", ["uniform", "training"])
+def test_what_is_inside_smoothgrad_draws_as_smoothgrad_does(small, baselines):
+    """Also where `complete` wrote out its own seed: shared, or each member's; never the numbers that made the noise."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+    inputs, targets = torch.randn(2, 1, 8, 8), torch.zeros(2).long()
+    for kind in ("shared", "member"):
+        spec, data, members = small(INSIDE % baselines, f"attribution.draws={kind}")
+        spec = complete(spec)
+        method, found = spec.attribution.methods[0], []
+        assert method.settings["of"]["seed"] == 0
+        for member in members[:2]:
+            settings = with_draws(spec, method, member, data, torch.device("cpu"))
+            found.append(METHODS["smoothgrad"](model, inputs, targets, **settings | {"noise_level": 0.0}))
+        assert torch.equal(*found) == (kind == "shared")
+    assert inner_seed(3, {"seed": 0}) not in (0, 3)
+    assert len({inner_seed(3, {}), inner_seed(4, {}), inner_seed(3, {"seed": 1})}) == 3
 
 
 def test_a_method_without_draws_is_the_same_either_way(small):
