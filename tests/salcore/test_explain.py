@@ -275,3 +275,19 @@ def test_shards_say_what_they_are(trained, store):
     assert about["member_fingerprint"] == members[1].fingerprint
     assert about["code_version"] == explain.code_version()
     assert len(about["fingerprint"]) == 64
+
+
+def test_the_residual_that_is_kept_is_that_of_the_methods_own_baseline(trained, store):
+    """These methods are complete to rounding, whatever they compare with; with another baseline nothing adds up."""
+    methods = [
+        "{name: deeplift, as: one, baseline: uniform, seed: 3}",
+        "{name: deepshap, as: noise, num_baselines: 3, seed: 2}",
+        "{name: deepshap, as: images, baselines: training, num_baselines: 3}",
+        "{name: kernel_shap, as: cells, superpixels: slic, num_superpixels: 5, num_samples: 30, baseline: blurred}",
+    ]
+    spec, data, members = trained(f"attribution.methods=[{', '.join(methods)}]")
+    found = joined(explained(spec, data, members, store), lambda shard: shard.column("residual"))
+    assert len(found) == len(methods) * len(members)
+    for residual in found.values():
+        assert np.abs(residual).max() < 1e-4
+        assert len(residual) == len(data.evaluation)
