@@ -9,7 +9,7 @@ import ray
 
 from salcore import shards
 from salcore.layout import maps_folder, stats_folder
-from salcore.reduce import reduce_range
+from salcore.reduce import VERSION, reduce_range
 from salcore.storage import Store
 from salcore.summary import read_stats, write_stats
 
@@ -18,7 +18,8 @@ from salcore.summary import read_stats, write_stats
 class Work:
     """One file of statistics to make: which method and range, from which members' shards.
 
-    `inputs` is a digest of those shards' hashes: a file that carries another one is out of date.
+    `inputs` is a digest of those shards' hashes: a file that carries another one, or another version of the statistics,
+    is out of date.
     """
 
     method: str
@@ -33,11 +34,12 @@ class Work:
         return f"{stats_folder(self.method)}/{self.path}"
 
     def done(self, store: Store) -> bool:
-        """Whether the file is there and comes from exactly these shards."""
+        """Whether the file is there, comes from exactly these shards and holds what this version computes of them."""
         try:
-            return read_stats(store, self.name).metadata["inputs"] == self.inputs
+            about = read_stats(store, self.name).metadata
         except (FileNotFoundError, shards.CorruptShard):
             return False
+        return about.get("version") == VERSION and about["inputs"] == self.inputs
 
     def do(self, store: Store) -> None:
         """Reduce the range and write its statistics."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-import torch
 
 from salcore import shards, statistics
+from salcore.likeness import TO_MEAN, Likeness, row_sums
 from salcore.moments import Moments
-from salcore.similarity import ssim_map
+from salcore.significance import significant
 
 GROUP = 16
 """Members whose deviations are summed in float32 before they are merged into float64."""
@@ -21,6 +21,12 @@ SUMS = ("samples", "snr", "snr_samples", "signal2", "noise2", "cosine", "ssim")
 """What is summed over samples for each member: see `salcore.reduce.Reduced`."""
 CURVES = ("mean_norm", "sigma_norm")
 """Columns with a value for each number of members of the convergence grid."""
+SCALARS = (
+    *("snr", "signal2", "noise2", "ssim_to_mean", "snr_scale_free", "snr_low", "snr_high"),
+    *("snr_debiased", "snr_debiased_low", "snr_debiased_high", "snr_at_30", "snr_at_30_low", "snr_at_30_high"),
+    *("ssim_pairwise", *TO_MEAN[1:], "significant_share"),
+)
+"""Columns with one number per sample."""
 
 
 def prefix_moments(maps: Iterable[np.ndarray], at: Collection[int]) -> Iterator[Moments]:
@@ -53,20 +59,29 @@ def prefix_moments(maps: Iterable[np.ndarray], at: Collection[int]) -> Iterator[
                 done = moments
 
 
-def first_pass(maps: Iterable[np.ndarray], grid: Sequence[int], out: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Fill mean, variance, snr, signal2, noise2 and the norms along `grid`, which ends at M; return the float64 mean.
+def first_pass(maps: Iterable[np.ndarray], grid: Sequence[int], out: Mapping[str, np.ndarray]) -> Moments:
+    """Fill mean, variance, snr, signal2, noise2 and the norms along `grid`, which ends at M; return the moments.
 
     `maps` are the members' blocks `(n, ...)` float32, `out` the columns of these n samples.
     """
     for position, moments in enumerate(prefix_moments(maps, grid)):
         mean, freedom = np.asarray(moments.mean), moments.count - 1 if moments.count > 1 else np.nan
-        mean2, noise2 = _row_sums(mean, mean), _row_sums(np.asarray(moments.m2)) / freedom
+        mean2, noise2 = row_sums(mean, mean), row_sums(np.asarray(moments.m2)) / freedom
         out["mean_norm"][:, position], out["sigma_norm"][:, position] = np.sqrt(mean2), np.sqrt(noise2)
     out["mean"][:] = mean
     np.divide(moments.m2, freedom, out=out["variance"], casting="same_kind")
     out["snr"][:], out["noise2"][:] = statistics.snr(mean2, noise2), noise2
     out["signal2"][:] = statistics.signal2(mean2, noise2, moments.count)
-    return mean
+    return moments
+
+
+def mark(moments: Moments, out: Mapping[str, np.ndarray]) -> None:
+    """Fill significant, tested and significant_share from the moments of the first pass, before they are rounded."""
+    mean = np.asarray(moments.mean)
+    mask, tested = significant(mean, np.asarray(moments.variance()), moments.count)
+    out["significant"][:], out["tested"][:] = mask, tested
+    pixels = mask[0].size if moments.count > 1 else np.nan
+    out["significant_share"][:] = np.count_nonzero(mask.reshape(len(mask), -1), axis=1) / pixels
 
 
 def second_pass(
@@ -76,43 +91,74 @@ def second_pass(
     sums: np.ndarray,
     lowest: np.ndarray,
 ) -> None:
-    """Compare each member's block with the mean map of the others.
+    """Compare each member's block with the mean map of the others, and the ensemble with the one that lacks it.
 
-    Fills ssim_to_mean and snr_scale_free in `out`, adds to the rows of `sums` `(M, len(SUMS))`, lowers `lowest` `(M,)`.
+    Fills the likenesses, the intervals over members and snr_scale_free in `out`, adds to the rows of `sums`
+    `(M, len(SUMS))`, lowers `lowest` `(M,)`.
     """
-    members, unit_sum = len(sums), np.zeros_like(mean)
-    similarity, units = np.zeros(len(mean)), np.zeros(len(mean))
+    members, likeness, units = len(sums), Likeness(len(sums), len(mean)), _Units(mean.shape)
+    snrs, ratios = Moments.empty((len(mean),)), Moments.empty((len(mean),))
     for index, x in enumerate(maps):
         deviation = x - mean
         others = mean - deviation / (members - 1 if members > 1 else np.nan)
-        own2, others2 = _row_sums(np.square(x, dtype=np.float64)), _row_sums(others, others)
-        noise2 = statistics.noise2_without(out["noise2"], _row_sums(deviation, deviation), members)
-        ssim = _ssim(x, others)
-        values = {
-            "snr": statistics.snr(others2, noise2),
-            "signal2": statistics.signal2(others2, noise2, members - 1) if members > 1 else np.full(len(x), np.nan),
-            "noise2": noise2,
-            "cosine": _row_sums(x, others) / np.sqrt(np.where(own2 * others2 == 0, 1, own2 * others2)),
-            "ssim": ssim,
-        }
-        add(sums[index], values)
+        own2, others2 = row_sums(np.square(x, dtype=np.float64)), row_sums(others, others)
+        noise2 = statistics.noise2_without(out["noise2"], row_sums(deviation, deviation), members)
+        signal2 = statistics.signal2(others2, noise2, members - 1) if members > 1 else np.full(len(x), np.nan)
+        snr = statistics.snr(others2, noise2)
+        like = likeness.add(index, x, others, np.sqrt(own2 * others2))
+        ours = {"cosine": like["cosine_to_mean"], "ssim": like["ssim_to_mean"]}
+        add(sums[index], {"snr": snr, "signal2": signal2, "noise2": noise2, **ours})
         lowest[index] = min(lowest[index], x.min())
-        similarity += ssim
-        units += own2 > 0
-        unit_sum += x / shards.along_rows(np.sqrt(np.where(own2 == 0, 1, own2)), x.ndim)
-    out["ssim_to_mean"][:] = similarity / members
-    unit2 = _row_sums(unit_sum, unit_sum) / members**2
-    # The sum of the squared norms of M maps of unit norm is their number.
-    unit_noise2 = np.maximum(units - members * unit2, 0) / (members - 1 if members > 1 else np.nan)
-    out["snr_scale_free"][:] = statistics.snr(unit2, unit_noise2)
+        snrs, ratios = _with(snrs, snr), _with(ratios, statistics.ratio(signal2, noise2))
+        units.add(x, own2)
+    for name, values in likeness.means().items():
+        out[name][:] = values
+    out["snr_scale_free"][:] = units.snr(members)
+    _fill_intervals(out, snrs, ratios)
 
 
 def empty_columns(rows: int, shape: tuple[int, ...], points: int) -> dict[str, np.ndarray]:
     """Room for the computed columns of `rows` samples and a convergence grid of `points`."""
-    maps = {name: np.empty((rows, *shape), np.float32) for name in ("mean", "variance")}
-    names = ("snr", "signal2", "noise2", "ssim_to_mean", "snr_scale_free")
-    curves = {name: np.empty((rows, points)) for name in ("mean_norm", "sigma_norm")}
-    return maps | {name: np.empty(rows) for name in names} | curves
+    columns: dict[str, np.ndarray] = {name: np.empty((rows, *shape), np.float32) for name in ("mean", "variance")}
+    columns |= {name: np.empty(rows) for name in SCALARS} | {name: np.empty((rows, points)) for name in CURVES}
+    return columns | {"significant": np.empty((rows, *shape), np.uint8), "tested": np.empty(rows, np.int32)}
+
+
+class _Units:
+    """The moments of maps of unit norm, those of zeros left at 0."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._total, self._count = np.zeros(shape), np.zeros(shape[0])
+
+    def add(self, x: np.ndarray, norm2: np.ndarray) -> None:
+        """Add a member's maps, whose squared norms are `norm2`."""
+        self._total += x / shards.along_rows(np.sqrt(np.where(norm2 == 0, 1, norm2)), x.ndim)
+        self._count += norm2 > 0
+
+    def snr(self, members: int) -> np.ndarray:
+        """Their SNR. The sum of the squared norms of M maps of unit norm is their number."""
+        mean2 = row_sums(self._total, self._total) / members**2
+        noise2 = np.maximum(self._count - members * mean2, 0) / (members - 1 if members > 1 else np.nan)
+        return statistics.snr(mean2, noise2)
+
+
+def _with(moments: Moments, values: np.ndarray) -> Moments:
+    """The moments with one member's values `(n,)` more."""
+    with np.errstate(invalid="ignore"):  # of infinities, which end as NaN
+        return moments.merge(Moments(1, values, np.zeros_like(values)))
+
+
+def _fill_intervals(out: Mapping[str, np.ndarray], snrs: Moments, ratios: Moments) -> None:
+    """The 95 % jackknife intervals of each sample, from the moments of what the ensembles lacking a member give.
+
+    As in `statistics.debiased_summary`, the debiased ones are those of the ratio, their ends taken through its root.
+    """
+    ratio = statistics.ratio(out["signal2"], out["noise2"])
+    low, high = statistics.interval(ratio, ratios)
+    out["snr_low"][:], out["snr_high"][:] = statistics.interval(out["snr"], snrs)
+    for name, at in (("snr_debiased", np.inf), ("snr_at_30", statistics.PAPER_MEMBERS)):
+        for end, values in (("", ratio), ("_low", low), ("_high", high)):
+            out[name + end][:] = statistics.ratio_at(values, at)
 
 
 def _group_moments(first: np.ndarray, total: np.ndarray, squares: np.ndarray, size: int) -> Moments:
@@ -125,25 +171,6 @@ def _group_moments(first: np.ndarray, total: np.ndarray, squares: np.ndarray, si
     np.multiply(shift, size, out=shift)
     np.subtract(squares, shift, out=shift)
     return Moments(size, mean, np.maximum(shift, 0, out=shift))
-
-
-def _row_sums(x: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
-    """Sums of `x`, or of `x * y`, over all axes but the first, each row in the same order whatever their number."""
-    product = x if y is None else x * y
-    return np.add.reduce(product.reshape(len(product), -1), axis=1)
-
-
-def _ssim(x: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """SSIM `(n,)` of maps that are each divided by their own largest magnitude, value range 2; NaN for 1-D maps."""
-    if x.ndim not in (3, 4):
-        return np.full(len(x), np.nan)
-    a, b = (torch.from_numpy(_scaled(side).reshape(len(x), -1, *x.shape[-2:])) for side in (x, others))
-    return _row_sums(windows := ssim_map(a, b, value_range=2.0).numpy().astype(np.float64)) / windows[0].size
-
-
-def _scaled(x: np.ndarray) -> np.ndarray:
-    largest = np.abs(x).reshape(len(x), -1).max(axis=1)
-    return (x / shards.along_rows(np.where(largest == 0, 1, largest), x.ndim)).astype(np.float32)
 
 
 def add(sums: np.ndarray, values: Mapping[str, np.ndarray]) -> None:

@@ -17,8 +17,10 @@ import pyarrow as pa
 
 from salcore import shards, statistics
 from salcore.finite import finite_rows, stretches
-from salcore.passes import CURVES, SUMS, add, empty_columns, first_pass, second_pass
+from salcore.passes import CURVES, SUMS, add, empty_columns, first_pass, mark, second_pass
 
+VERSION = 2
+"""Of what statistics hold and how they are computed, kept with them: those of another version are made again."""
 OPEN_SHARDS = 256
 """Shards kept open at a time: well below the usual limit of open files."""
 
@@ -50,9 +52,12 @@ class Reduced:
     """Statistics of one method over one range of samples.
 
     `stats`, one row per sample: sample, label, target (-1 where members explain different classes), count, mean,
-    variance, snr, signal2, noise2, ssim_to_mean, snr_scale_free, and mean_norm and sigma_norm after the first m members
-    for each m of `metadata["grid"]`. All are over the `count` members whose map of the sample is finite, and NaN where
-    those are too few: none for the mean, fewer than 2 for the rest.
+    variance, snr, signal2, noise2, snr_scale_free, and mean_norm and sigma_norm after the first m members for each m of
+    `metadata["grid"]`; the likenesses of `salcore.likeness`; the mask `significant` of `salcore.significance` (1 where
+    a pixel differs from zero beyond training noise), the number of hypotheses `tested` and the share of all pixels that
+    are marked, significant_share; snr_debiased and snr_at_30, and the 95 % jackknife intervals over members of these
+    two and of the snr (`_low`, `_high`). All are over the `count` members whose map of the sample is finite, and NaN
+    (masks and counts 0) where those are too few: none for the mean, fewer than 3 for the intervals, 2 for the rest.
 
     `members`, one row per member: sums over the samples of what the ensemble without it gives (snr, over `snr_samples`
     of them; signal2; noise2), of the cosine and the SSIM of its map to the mean map of the others (over `samples` of
@@ -95,7 +100,13 @@ def reduce_range(
     step = block_rows or shards.block_rows(shape)
     for start in range(0, rows, step):
         tally.reduce(start, min(start + step, rows))
-    about = {**(metadata or {}), "members": list(map(int, members)), "grid": list(tally.grid), "inputs": inputs_digest}
+    about = {
+        **(metadata or {}),
+        "version": VERSION,
+        "members": list(map(int, members)),
+        "grid": list(tally.grid),
+        "inputs": inputs_digest,
+    }
     return Reduced(stats=tally.stats(columns), members=tally.members(members, residuals), metadata=about)
 
 
@@ -123,8 +134,10 @@ class _Tally:
         """Reduce a block of samples."""
         out = {name: column[start:stop] for name, column in self._out.items()}
         with np.errstate(invalid="ignore"):  # of infinities, which are looked for next
-            mean = first_pass(self._read(start, stop, self._everyone), self.grid, out)
+            moments = first_pass(self._read(start, stop, self._everyone), self.grid, out)
         if np.isfinite(out["mean_norm"][:, -1]).all():  # NaN or infinity in any map would have come through to it
+            mark(moments, out)
+            mean = np.asarray(moments.mean)
             second_pass(self._read(start, stop, self._everyone), mean, out, self._sums, self._lowest)
             return
         finite = np.stack([finite_rows(maps) for maps in self._read(start, stop, self._everyone)])
@@ -139,14 +152,15 @@ class _Tally:
         self._non_finite += rows * ~there
         if not chosen:
             for column in out.values():
-                column[:] = np.nan
+                column[:] = np.nan if column.dtype.kind == "f" else 0
             return
         reached = np.cumsum(there)[np.array(self.grid) - 1]  # those there among the first m members
         points = np.unique(reached[reached > 0])
         part = empty_columns(rows, out["mean"].shape[1:], len(points))
-        mean = first_pass(self._read(start, stop, chosen), points.tolist(), part)
+        moments = first_pass(self._read(start, stop, chosen), points.tolist(), part)
+        mark(moments, part)
         sums, lowest = self._sums[chosen], self._lowest[chosen]
-        second_pass(self._read(start, stop, chosen), mean, part, sums, lowest)
+        second_pass(self._read(start, stop, chosen), np.asarray(moments.mean), part, sums, lowest)
         self._sums[chosen], self._lowest[chosen] = sums, lowest
         unchanged = {**part, "cosine": np.full(rows, np.nan), "ssim": np.full(rows, np.nan)}
         for absent in np.flatnonzero(~there).tolist():
@@ -165,8 +179,8 @@ class _Tally:
             "count": pa.array(self._count),
         }
         for name, values in self._out.items():
-            if name in ("mean", "variance"):
-                arrays[name] = shards.tensors(values, pa.float32())
+            if name in ("mean", "variance", "significant"):
+                arrays[name] = shards.tensors(values, pa.from_numpy_dtype(values.dtype))
             elif name in CURVES:
                 arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
             else:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,13 +29,41 @@ def ssim_map(a: Tensor, b: Tensor, *, value_range: float, sigma: float = 1.5) ->
         raise ValueError(f"`a`, `b`: expected two tensors (N, C, H, W), got {tuple(a.shape)} and {tuple(b.shape)}")
     if not value_range > 0:
         raise ValueError(f"`value_range`: expected a positive number, got {value_range}")
-    window = gaussian_window(window_side(*a.shape[-2:]), sigma)
-    # The two variances are only needed as their sum.
-    m_a, m_b, squares, product = _smooth(torch.stack([a, b, a * a + b * b, a * b]), window)
-    c1, c2 = (0.01 * value_range) ** 2, (0.03 * value_range) ** 2
-    means, mean_squares = m_a * m_b, m_a * m_a + m_b * m_b
-    numerator = (2 * means + c1) * (2 * (product - means) + c2)
-    return numerator / ((mean_squares + c1) * (squares - mean_squares + c2))
+    first, second = (Windows.of(_upright(x), sigma=sigma) for x in (a, b))
+    each = torch.from_numpy(first.ssim(second, value_range=value_range))
+    return each.permute(2, 0, 1).reshape(*a.shape[:2], *each.shape[:2])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """Images `(H, W, K)` and, in each window, their mean, its square and their variance: made once, paired often.
+
+    Places come first and images last, so that a shift by one place is one piece of memory.
+    """
+
+    image: np.ndarray
+    mean: np.ndarray
+    mean2: np.ndarray
+    variance: np.ndarray
+    sigma: float
+
+    @classmethod
+    def of(cls, image: np.ndarray, *, sigma: float = 1.5) -> Windows:
+        """What SSIM needs of images by themselves; `image` is kept, not copied."""
+        mean = _smooth(image, sigma)
+        mean2 = mean * mean
+        variance = _smooth(image * image, sigma)
+        variance -= mean2
+        return cls(image=image, mean=mean, mean2=mean2, variance=variance, sigma=sigma)
+
+    def ssim(self, other: Windows, *, value_range: float) -> np.ndarray:
+        """SSIM of each window of two sets of images of equal shape and `sigma`."""
+        c1, c2 = (0.01 * value_range) ** 2, (0.03 * value_range) ** 2
+        means = self.mean * other.mean
+        covariance = _smooth(self.image * other.image, self.sigma)
+        covariance -= means
+        numerator = (2 * means + c1) * (2 * covariance + c2)
+        return numerator / ((self.mean2 + other.mean2 + c1) * (self.variance + other.variance + c2))
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -55,20 +86,31 @@ def window_side(height: int, width: int) -> int:
 
 def gaussian_window(side: int, sigma: float) -> list[float]:
     """Weights of a Gaussian of standard deviation `sigma` at `side` integer steps around 0; they sum to 1."""
-    steps = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
-    weights = torch.exp(-(steps**2) / (2 * sigma**2))
+    steps = np.arange(side) - (side - 1) / 2
+    weights = np.exp(-(steps**2) / (2 * sigma**2))
     return (weights / weights.sum()).tolist()
 
 
-def _smooth(x: Tensor, window: list[float]) -> Tensor:
-    """Separable correlation with `window` along the last two axes, no padding.
+def _upright(x: Tensor) -> np.ndarray:
+    """`(N, C, H, W)` as `(H, W, N * C)`."""
+    return x.detach().cpu().flatten(0, 1).permute(1, 2, 0).contiguous().numpy()
+
+
+def _smooth(x: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian-weighted sums in every window along the first two axes, no padding.
 
     Shifted sums in a fixed order instead of a convolution, whose algorithm, and so whose last bits, follow the batch.
+    Places as far to the left as to the right of a window's middle share their weight.
     """
-    for axis in (-2, -1):
-        length = x.shape[axis] - len(window) + 1
-        total = x.narrow(axis, 0, length) * window[0]
-        for offset, weight in enumerate(window[1:], start=1):
-            total += x.narrow(axis, offset, length) * weight
-        x = total
+    window = gaussian_window(window_side(*x.shape[:2]), sigma)
+    middle, last = len(window) // 2, len(window) - 1
+    for _ in range(2):
+        length = len(x) - last
+        total = x[middle : middle + length] * window[middle]
+        pair = np.empty_like(total)
+        for offset in range(middle):
+            np.add(x[offset : offset + length], x[last - offset : last - offset + length], out=pair)
+            np.multiply(pair, window[offset], out=pair)
+            np.add(total, pair, out=total)
+        x = total.swapaxes(0, 1)
     return x

@@ -12,13 +12,18 @@ Source of the SNR: Initialization Noise in Image Gradients and Saliency Maps (Wo
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import stdtrit
 
+from salcore.moments import Moments
+
 PAPER_MEMBERS = 30
 """Members of the ensembles in Woerl et al., Table 1."""
+COUNTABLE = 2.0**53
+"""Numbers of members from here on count as infinite: they are not told apart in float64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +37,7 @@ class Estimate:
 
 def snr(mean2: np.ndarray, noise2: np.ndarray) -> np.ndarray:
     """||mu|| / ||sigma|| from their squares; infinite without noise, NaN where both are 0 or one is NaN."""
-    return np.sqrt(_ratio(mean2, noise2))
+    return np.sqrt(ratio(mean2, noise2))
 
 
 def signal2(mean2: np.ndarray, noise2: np.ndarray, members: int) -> np.ndarray:
@@ -47,7 +52,18 @@ def debiased(signal2: np.ndarray, noise2: np.ndarray) -> np.ndarray:
 
 def at_members(signal2: np.ndarray, noise2: np.ndarray, members: float = PAPER_MEMBERS) -> np.ndarray:
     """The SNR expected of `members` members: sqrt(debiased^2 + 1 / members), with debiased^2 signed, 0 at the least."""
-    return np.sqrt(np.maximum(_ratio(signal2, noise2) + 1 / members, 0))
+    return ratio_at(ratio(signal2, noise2), members)
+
+
+def ratio_at(ratio: np.ndarray, members: float = np.inf) -> np.ndarray:
+    """The SNR of a signed ratio signal2 / noise2 at `members`: sqrt(ratio + 1 / members), 0 where that is negative."""
+    return np.sqrt(np.maximum(ratio + 1 / members, 0))
+
+
+def ratio(signal2: np.ndarray | float, noise2: np.ndarray | float) -> np.ndarray:
+    """signal2 / noise2, debiased SNR squared and signed; infinite without noise, NaN where both are 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.divide(signal2, noise2)
 
 
 def null(members: int) -> float:
@@ -81,20 +97,26 @@ def noise2_without(noise2: np.ndarray, deviation2: np.ndarray, members: int) -> 
 
 
 def jackknife(value: float, without: np.ndarray) -> Estimate:
-    """95 % interval over members from the values `(M,)` of the summary without each of them.
+    """95 % interval over members of one number, from its values `(M,)` without each of them: see `interval`."""
+    with np.errstate(invalid="ignore"):  # of infinities, for which there is no interval
+        low, high = interval(value, Moments.from_batch(without))
+    return Estimate(value=value, low=float(low), high=float(high))
+
+
+def interval(value: np.ndarray | float, without: Moments) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the jackknife's 95 % interval of each value `(n,)`, from the moments of its values without each member.
 
         se^2 = (M - 1) / M sum (theta_i - mean theta)^2        theta -+ t(0.975, M - 1) se
 
-    Members, not samples, are what a new run would draw anew: all samples share them. NaN ends for fewer than 2 values.
+    Members, not samples, are what a new run would draw anew: all samples share them. NaN ends for fewer than 3 members
+    and where a value without a member is not finite.
 
     Source: The Jackknife, the Bootstrap and Other Resampling Plans (Efron, 1982), chapter 3.
     """
-    members = len(without)
-    if members < 2 or not np.isfinite(without).all():
-        return Estimate(value=value, low=np.nan, high=np.nan)
-    error = np.sqrt((members - 1) * np.var(without))
-    reach = float(stdtrit(members - 1, 0.975) * error)
-    return Estimate(value=value, low=value - reach, high=value + reach)
+    members = without.count
+    reach = _half_width(members) * np.sqrt((members - 1) * np.asarray(without.m2))
+    reach = np.where(np.isfinite(reach), reach, np.nan)
+    return value - reach, value + reach
 
 
 def debiased_summary(
@@ -105,11 +127,60 @@ def debiased_summary(
     The root of a ratio of means, so that samples of negative signal2 count. `*_without` are the sums `(M,)` without
     each member. The interval is that of the ratio, its ends taken through the same root: 0 where they are negative.
     """
-    ratio = jackknife(float(_ratio(signal2, noise2)), _ratio(signal2_without, noise2_without))
-    low, value, high = np.sqrt(np.maximum(np.array([ratio.low, ratio.value, ratio.high]) + 1 / at, 0)).tolist()
+    squared = jackknife(float(ratio(signal2, noise2)), ratio(signal2_without, noise2_without))
+    low, value, high = ratio_at(np.array([squared.low, squared.value, squared.high]), at).tolist()
     return Estimate(value=value, low=low, high=high)
 
 
-def _ratio(numerator: np.ndarray | float, denominator: np.ndarray | float) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.divide(numerator, denominator)
+def mean_map_snr(debiased: float, members: int) -> float:
+    """SNR of a mean map over `members`: sqrt(M) times that of one map.
+
+    >>> mean_map_snr(0.5, 16)
+    2.0
+    """
+    return math.sqrt(members) * debiased
+
+
+def members_for(debiased: float, snr: float) -> int | float:
+    """Members whose mean map reaches `snr`: (snr / debiased)^2, rounded up, at least 1.
+
+    Infinite where there is no signal, `debiased` 0; NaN where it is unknown.
+
+    >>> members_for(0.5, 4.0)
+    64
+    """
+    if math.isnan(debiased) or math.isnan(snr):
+        return math.nan
+    if snr >= debiased * COUNTABLE**0.5:
+        return math.inf
+    needed = (snr / debiased) ** 2
+    return max(1, math.ceil(needed * (1 - 1e-12)))  # so that rounding adds no member
+
+
+def projected_members(width: float, asked: float, members: int) -> int | float:
+    """Members, 3 at least, at which a jackknife interval that is `width` wide at `members` would be `asked` wide.
+
+    The smallest M with width h(M) / h(members) <= asked, where h(M) = t(0.975, M - 1) / sqrt(M): a standard error over
+    members falls as 1 / sqrt(M). Infinite where `width` is not finite, `asked` not positive, or M beyond counting.
+
+    >>> projected_members(0.2, 0.1, 10), projected_members(0.2, 0.0, 10)
+    (33, inf)
+    """
+    if not (math.isfinite(width) and asked > 0 and members >= 3):
+        return math.inf
+    if width <= 0:
+        return 3
+    wanted = asked / width * _half_width(members)
+    normal = 1.9599639845400545  # of infinitely many degrees of freedom: t is never below
+    least = (normal / wanted) ** 2 if wanted > normal / COUNTABLE**0.5 else math.inf
+    if least >= COUNTABLE:
+        return math.inf
+    needed = max(3, math.floor(least))
+    while _half_width(needed) > wanted * (1 + 1e-12):
+        needed += 1
+    return needed
+
+
+def _half_width(members: int) -> float:
+    """Half the width of a 95 % interval of a mean over members, in standard deviations: t(0.975, M - 1) / sqrt(M)."""
+    return float(stdtrit(members - 1, 0.975)) / members**0.5 if members >= 3 else math.nan

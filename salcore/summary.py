@@ -36,7 +36,6 @@ def read_stats(store: Store, name: str) -> Reduced:
     try:
         reader = ipc.open_file(store.open(name))
         about, columns = (json.loads(reader.schema.metadata[key]) for key in (shards.METADATA, MEMBERS))
-        columns.setdefault("non_finite", [0] * len(columns["member"]))  # older files are of finite maps alone
         stats = reader.read_all()
     except (pa.ArrowException, OSError, TypeError, KeyError, json.JSONDecodeError) as error:
         raise shards.CorruptShard(f"{store.path(name)} is not a whole statistics file ({error!r})") from None
@@ -52,10 +51,10 @@ def summarise(parts: Iterable[Reduced]) -> pa.Table:
     snr: mean over the samples, where defined (`undefined` counts the others: no signal and no noise, or fewer than 2
     finite maps), with the 95 % interval of a jackknife over the members that are in any sample's statistics.
     snr_debiased and snr_at_30: root of a ratio of means, with intervals. negatives: samples of negative signal2.
-    snr_scale_free, ssim_to_mean, cosine_to_mean: means over the samples. non_negative: no map is negative anywhere, so
-    that noise alone lifts the SNR. null: SNR of pure noise, mean over the samples. residual_max: largest completeness
-    residual, NaN where none is promised. non_finite: maps that are in none of these numbers. Raises ValueError for
-    ranges of one method with different members.
+    snr_scale_free, significant_share and the likenesses: means over the samples where they are defined. non_negative:
+    no map is negative anywhere, so that noise alone lifts the SNR. null: SNR of pure noise, mean over the samples.
+    residual_max: largest completeness residual, NaN where none is promised. non_finite: maps that are in none of these
+    numbers. Raises ValueError for ranges of one method with different members.
     """
     by_method: dict[str, list[Reduced]] = {}
     for part in parts:
@@ -63,9 +62,13 @@ def summarise(parts: Iterable[Reduced]) -> pa.Table:
     return pa.Table.from_pylist([_row(method, ranges) for method, ranges in by_method.items()], schema=_SUMMARY)
 
 
+_MEANS = (
+    *("snr_scale_free", "ssim_to_mean", "cosine_to_mean"),
+    *("ssim_pairwise", "spearman_to_mean", "sign_agreement", "top_overlap", "significant_share"),
+)
 _NUMBERS = (
     *("snr", "snr_low", "snr_high", "snr_debiased", "snr_debiased_low", "snr_debiased_high"),
-    *("snr_at_30", "snr_at_30_low", "snr_at_30_high", "snr_scale_free", "ssim_to_mean", "cosine_to_mean"),
+    *("snr_at_30", "snr_at_30_low", "snr_at_30_high", *_MEANS),
 )
 _SUMMARY = pa.schema(
     [
@@ -89,16 +92,17 @@ def _row(method: str, parts: Sequence[Reduced]) -> dict[str, Any]:
         raise ValueError(f"`parts`: expected all ranges of {method} to be of the same members")
     column = {
         name: np.concatenate([part.stats.column(name).to_numpy() for part in parts])
-        for name in ("count", "snr", "signal2", "noise2", "snr_scale_free", "ssim_to_mean")
+        for name in ("count", "snr", "signal2", "noise2", *_MEANS)
     }
     sums = {
         name: np.sum([part.members.column(name).to_numpy() for part in parts], axis=0)
-        for name in ("samples", "snr", "snr_samples", "signal2", "noise2", "cosine", "non_finite")
+        for name in ("samples", "snr", "snr_samples", "signal2", "noise2", "non_finite")
     }
     without = {name: values[sums["samples"] > 0] for name, values in sums.items()}  # members that count anywhere
     signal2, noise2 = np.nansum(column["signal2"]), np.nansum(column["noise2"])
     snr = statistics.jackknife(_mean(column["snr"]), _divide(without["snr"], without["snr_samples"]))
-    row: dict[str, Any] = {"snr": snr.value, "snr_low": snr.low, "snr_high": snr.high}
+    row: dict[str, Any] = {name: _mean(column[name]) for name in _MEANS}
+    row |= {"snr": snr.value, "snr_low": snr.low, "snr_high": snr.high}
     for name, at in (("snr_debiased", np.inf), ("snr_at_30", statistics.PAPER_MEMBERS)):
         estimate = statistics.debiased_summary(signal2, noise2, without["signal2"], without["noise2"], at)
         row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
@@ -108,9 +112,6 @@ def _row(method: str, parts: Sequence[Reduced]) -> dict[str, Any]:
         "method": method,
         "members": len(members),
         "samples": len(column["snr"]),
-        "snr_scale_free": _mean(column["snr_scale_free"]),
-        "ssim_to_mean": _mean(column["ssim_to_mean"]),
-        "cosine_to_mean": float(_divide(sums["cosine"].sum(), sums["samples"].sum())),
         "negatives": int((column["signal2"] < 0).sum()),
         "undefined": int(np.isnan(column["snr"]).sum()),
         "non_negative": bool(0 <= min(lowest) < np.inf),

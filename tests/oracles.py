@@ -219,3 +219,25 @@ def masked_superpixels(image: Tensor, off: Tensor, labels: Tensor, on: frozenset
         if int(labels[row, column]) in on:
             result[:, row, column] = image[:, row, column]
     return result
+
+
+def top_by_hand(x: np.ndarray) -> set[int]:
+    """The places of the 5 % largest magnitudes, one by one until there are enough, with those equal to the last."""
+    magnitudes = np.abs(x).ravel()
+    least = sorted(magnitudes)[-math.ceil(len(magnitudes) / 20)]
+    return {place for place in range(len(magnitudes)) if magnitudes[place] >= least and magnitudes[place] > 0}
+
+
+def likeness_by_hand(x: np.ndarray, others: np.ndarray) -> dict[str, float]:
+    """How alike one member's map is to the mean of the others, in float64: all but SSIM."""
+    from scipy import stats
+
+    a, b = top_by_hand(x), top_by_hand(others)
+    shown, norms = others != 0, np.linalg.norm(x) * np.linalg.norm(others)
+    constant = np.ptp(x) == 0 or np.ptp(others) == 0
+    return {
+        "cosine_to_mean": float((x * others).sum() / norms) if norms else 0.0,
+        "spearman_to_mean": math.nan if constant else float(stats.spearmanr(x.ravel(), others.ravel()).statistic),
+        "sign_agreement": float((np.sign(x) == np.sign(others))[shown].mean()) if shown.any() else math.nan,
+        "top_overlap": 2 * len(a & b) / (len(a) + len(b)) if a or b else math.nan,
+    }

@@ -2,7 +2,8 @@
 
 `python -m tests.benchmarks.bench_g6_reduce`. 30 members x 1024 samples x (3, 32, 32), 377 MB in all, in two
 ranges, one process each with one thread, as two Ray tasks would run them. Against numpy as published (stack, float64
-mean and variance), numpy fairly tuned (float32 sums member by member, the same two processes), dask and DuckDB.
+mean and variance), numpy fairly tuned (float32 sums member by member, the same two processes), dask and DuckDB. Then
+what all the other statistics of a map cost, and that the memory of both does not grow with the members.
 """
 
 from __future__ import annotations
@@ -65,6 +66,13 @@ def product(folder: str, part: int, rows: int = ROWS, members: int = MEMBERS) ->
         block = {key: column[start:stop] for key, column in out.items()}
         reduce.first_pass((shard.maps(start, stop) for shard in opened), (members,), block)
     return out
+
+
+def everything(folder: str, part: int, rows: int = ROWS, members: int = MEMBERS) -> None:
+    """The whole reducer over one range: both passes, every statistic."""
+    store = Store(folder)
+    opened = [shards.read(store, name(member, part, rows)) for member in range(members)]
+    reduce.reduce_range(opened, members=range(members), inputs_digest="")
 
 
 def maps(folder: str, part: int, rows: int) -> Iterator[np.ndarray]:
@@ -141,7 +149,7 @@ def discard(work: Callable[..., Any], folder: str, rows: int, part: int) -> None
     work(folder, part, rows=rows)
 
 
-def peak_private_mb(folder: str, members: int) -> float:
+def peak_private_mb(work: Callable[..., Any], folder: str, members: int) -> float:
     """Peak of RssAnon while reducing: maps are views of the page cache, which is not this process's memory."""
     peak, done = 0.0, threading.Event()
 
@@ -153,7 +161,7 @@ def peak_private_mb(folder: str, members: int) -> float:
 
     thread = threading.Thread(target=watch)
     thread.start()
-    product(folder, 0, members=members)
+    work(folder, 0, members=members)
     done.set()
     thread.join()
     return peak
@@ -193,15 +201,25 @@ def speed(folder: str, pool: Executor) -> Iterator[harness.Row]:
     )
 
 
-def memory(folder: str) -> harness.Row:
+def price(folder: str) -> harness.Row:
+    """What all statistics cost beside mean, variance and SNR: one map, one thread."""
+    work = partial(everything, folder, 0, SMALL_ROWS)
+    work()
+    each = [1e6 * harness.seconds(work) / MEMBERS / SMALL_ROWS for _ in range(harness.REPEATS)]
+    detail = f"{MEMBERS} members, {SMALL_ROWS} samples {SHAPE}, both passes, one thread"
+    return harness.measured("G6 all statistics, per map", each, unit="us", detail=detail)
+
+
+def memory(folder: str) -> Iterator[harness.Row]:
     """Growth of the peak private memory from 10 members to 40."""
-    growth = []
-    for _ in range(3):
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-            few, many = (pool.submit(peak_private_mb, folder, members).result() for members in (10, 40))
-        growth.append(many - few)
-    detail = f"one range of {ROWS} samples; 40 members: {many:.0f} MB with the imports"
-    return harness.measured("G6 memory, 40 members minus 10", growth, unit="MB", at_most=5, detail=detail)
+    for label, work in (("memory", product), ("memory of all statistics", everything)):
+        growth = []
+        for _ in range(3):
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+                few, many = (pool.submit(peak_private_mb, work, folder, members).result() for members in (10, 40))
+            growth.append(many - few)
+        detail = f"one range of {ROWS} samples; 40 members: {many:.0f} MB with the imports"
+        yield harness.measured(f"G6 {label}, 40 members minus 10", growth, unit="MB", at_most=5, detail=detail)
 
 
 def main() -> None:
@@ -209,7 +227,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(RANGES) as pool:
         make(folder, 40, RANGES, ROWS)
         make(folder, MEMBERS, 1, SMALL_ROWS)
-        harness.record([*speed(folder, pool), memory(folder)])
+        harness.record([*speed(folder, pool), price(folder), *memory(folder)])
 
 
 if __name__ == "__main__":

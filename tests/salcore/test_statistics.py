@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from salcore import statistics
+from salcore.moments import Moments
 
 
 def measured(maps):
@@ -80,11 +81,78 @@ def test_jackknife_of_a_mean_is_its_standard_error(rng):
     assert estimate.high == pytest.approx(x.mean() + reach)
 
 
-@pytest.mark.parametrize("without", [[], [1.0], [1.0, np.nan, 2.0], [1.0, np.inf]])
+@pytest.mark.parametrize("without", [[], [1.0], [1.0, 2.0], [1.0, np.nan, 2.0], [1.0, 2.0, np.inf], [np.inf] * 3])
 def test_jackknife_of_too_little_has_no_interval(without):
     estimate = statistics.jackknife(1.5, np.array(without))
     assert estimate.value == 1.5
     assert np.isnan([estimate.low, estimate.high]).all()
+
+
+def test_intervals_of_many_values_are_those_of_each(rng):
+    without = rng.normal(size=(6, 4))
+    without[2, 3] = np.nan
+    low, high = statistics.interval(np.arange(4.0), Moments.from_batch(without))
+    for n in range(4):
+        one = statistics.jackknife(float(n), without[:, n])
+        np.testing.assert_allclose([low[n], high[n]], [one.low, one.high], rtol=1e-12)
+    assert np.isnan([low[3], high[3]]).all()
+    np.testing.assert_allclose(high[:3] - low[:3], 2 * 2.5705818366147395 * np.sqrt(5 * without[:, :3].var(0)))
+
+
+def test_members_for_an_snr_of_the_mean_map():
+    assert statistics.members_for(0.5, 4.0) == 64
+    assert statistics.members_for(0.5, 4.001) == 65
+    assert statistics.members_for(0.1, 0.1 * 3**0.5) == 3  # rounding does not add a member
+    assert statistics.members_for(5.0, 0.1) == statistics.members_for(np.inf, 3.0) == 1
+    assert statistics.members_for(0.0, 1.0) == statistics.members_for(1e-200, 1.0) == np.inf
+    assert np.isnan([statistics.members_for(np.nan, 1.0), statistics.members_for(0.5, np.nan)]).all()
+    for members in (3, 10, 29):
+        assert statistics.members_for(0.7, statistics.mean_map_snr(0.7, members)) == members
+
+
+def test_mean_map_snr_is_that_of_the_mean_of_so_many(rng):
+    means = rng.normal(0.5, 1, size=(16, 20_000)).mean(0)
+    assert means.mean() / means.std() == pytest.approx(statistics.mean_map_snr(0.5, 16), rel=0.05)
+
+
+# Quantiles 0.975 of Student's t with 2, 4, 9, 17 and 18 degrees of freedom, from a printed table.
+T = {3: 4.3027, 5: 2.7764, 10: 2.2622, 18: 2.1098, 19: 2.1009}
+
+
+@pytest.mark.parametrize(("today", "then"), [(5, 10), (3, 5), (10, 19), (10, 3)])
+def test_projected_members_are_where_the_interval_is_as_wide_as_asked(today, then):
+    asked = 0.3 * (T[then] / then**0.5) / (T[today] / today**0.5)
+    assert statistics.projected_members(0.3, asked * 1.001, today) == then
+    assert statistics.projected_members(0.3, asked * 0.999, today) == (then + 1)
+
+
+def test_projected_members_of_what_is_there_are_those_there():
+    for members in (3, 4, 17, 1000):
+        assert statistics.projected_members(0.2, 0.2, members) == members
+    for asked in (1e-3, 1e-5, 1e-7):
+        assert statistics.projected_members(0.2, asked, 10) == pytest.approx(
+            (2 * 0.1 * 1.95996 / asked / (2.26216 / 10**0.5)) ** 2, rel=1e-3
+        )
+
+
+@pytest.mark.parametrize(
+    ("width", "asked", "members"),
+    [
+        (np.nan, 0.1, 5),
+        (np.inf, 0.1, 5),
+        (0.1, 0, 5),
+        (0.1, -1, 5),
+        (0.1, np.nan, 5),
+        (0.1, 1e-12, 5),
+        (0.1, 1e-300, 5),
+    ],
+)
+def test_no_number_of_members_is_enough(width, asked, members):
+    assert statistics.projected_members(width, asked, members) == np.inf
+
+
+def test_no_width_is_narrow_at_once():
+    assert statistics.projected_members(0.0, 0.1, 7) == statistics.projected_members(0.1, 100, 7) == 3
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says(rng):

@@ -1,0 +1,56 @@
+"""A file of statistics is done where it comes from the same shards and from the same version of the statistics."""
+
+import numpy as np
+import pytest
+
+from cluster.reduce import Work
+from salcore import reduce, shards
+from salcore.layout import maps_folder
+from salcore.storage import Store
+from salcore.summary import read_stats, write_stats
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """The work of one range of three members, whose shards are there."""
+    store, rows = Store(tmp_path), np.arange(4)
+    columns = {"sample": rows, "label": rows, "target": rows, "prediction": rows}
+    for member in range(3):
+        maps = np.random.default_rng(member).normal(size=(4, 1, 6, 6)).astype(np.float32)
+        name = f"{maps_folder('gradient', member)}/part-00000.arrow"
+        shards.write(store, name, shards.encode(maps=maps, metadata={}, **columns))
+    metadata = {"method": "gradient"}
+    return store, Work(
+        method="gradient", path="part-00000.arrow", members=(0, 1, 2), inputs="digest", metadata=metadata
+    )
+
+
+def test_what_is_missing_damaged_or_of_other_shards_is_not_done(scene):
+    store, work = scene
+    assert not work.done(store)
+    work.do(store)
+    assert work.done(store)
+    other = Work(method="gradient", path=work.path, members=(0, 1, 2), inputs="another", metadata=work.metadata)
+    assert not other.done(store)
+    store.write(work.name, store.read(work.name)[:-40])
+    assert not work.done(store)
+
+
+@pytest.mark.parametrize("older", [None, reduce.VERSION - 1])
+def test_statistics_of_an_earlier_version_are_made_again(scene, older):
+    store, work = scene
+    work.do(store)
+    whole = store.read(work.name)
+    result = read_stats(store, work.name)
+    del result.metadata["version"]
+    if older is not None:
+        result.metadata["version"] = older
+    earlier = reduce.Reduced(
+        stats=result.stats.drop_columns(["significant", "tested", "snr_low"]),
+        members=result.members.drop_columns(["non_finite"]),
+        metadata=result.metadata,
+    )
+    write_stats(store, work.name, earlier)
+    assert not work.done(store)
+    work.do(store)
+    assert store.read(work.name) == whole
