@@ -6,6 +6,7 @@ paper become CSS variables: the same chart then fits a light and a dark page.
 
 import io
 import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +21,13 @@ CATEGORIES = (
     "#3b78c4", "#dd7a2e", "#3f9d63", "#cf4f52", "#8d6bc0", "#a0765a", "#d36fb2", "#7d8691", "#aaa12f", "#2fa7b5",
 )  # fmt: skip
 """Colours of classes: of middling lightness, so that they are seen on white and on black; used in turn."""
+
+WIDTH = 5.0
+"""Inches, 480 CSS pixels: wide enough to read on a phone's 360, small enough for two beside each other."""
+ROW = 0.34
+"""Inches that a named row takes."""
+LONGEST_BESIDE = 28
+"""Letters of the longest name that fits a legend of two columns."""
 
 
 def sheet(width: float, height: float) -> "tuple[Figure, Axes]":
@@ -48,6 +56,30 @@ def dress(axes: "Axes") -> None:
     axes.yaxis.label.set_fontsize(11)
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def name_rows(axes: "Axes", names: Sequence[str], longest: int = 22) -> None:
+    """Names instead of numbers on the y axis, the first on top; long ones are cut."""
+    axes.set_yticks(range(len(names)), [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def columns_for(names: Iterable[str], most: int = 2) -> int:
+    """Columns of a legend in which no name is cut off."""
+    return 1 if max(map(len, names), default=0) > LONGEST_BESIDE else most
+
+
+def legend(figure: "Figure", columns: int = 2) -> None:
+    """Above the axes, from the left edge of the figure: as wide as the figure, whatever the labels beside the axes."""
+    names = figure.axes[0].get_legend_handles_labels()[1]
+    if names:
+        figure.legend(
+            loc="outside upper left", ncols=columns_for(names, columns), frameon=False, fontsize=9.5, labelcolor=INK,
+            handlelength=1.4, columnspacing=1.4, borderpad=0.1,
+        )  # fmt: skip
 
 
 def svg(figure: "Figure", name: str) -> str:

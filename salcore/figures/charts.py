@@ -1,60 +1,21 @@
-"""Charts of an ensemble's numbers: arrays in, a matplotlib figure out."""
+"""Charts of samples, members and runs: arrays in, a matplotlib figure out. Those of methods: `method_charts`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from salcore.figures.canvas import BLUE, CATEGORIES, INK, MUTED, RED, sheet
+from salcore.figures.canvas import BLUE, CATEGORIES, INK, MUTED, RED, ROW, WIDTH, legend, name_rows, sheet
 from salcore.statistics import Estimate, null
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 5.0
-"""Inches, 480 CSS pixels: wide enough to read on a phone's 360, small enough for two beside each other."""
-ROW = 0.34
 MOST_CLASSES = 20
 MOST_DOTS = 1500
 """Vector dots of one chart; of more, dots are drawn as one embedded picture."""
 GOLDEN = 0.6180339887
-
-
-def method_snr(names: Sequence[str], debiased: Sequence[Estimate], raw: Sequence[float], members: int) -> "Figure":
-    """Debiased SNR of each method with its 95 % interval over members, beside the raw SNR and that of pure noise."""
-    figure, axes = sheet(WIDTH, 1.3 + ROW * max(6, len(names)))
-    rows = np.arange(len(names))
-    for row, estimate in zip(rows, debiased, strict=True):
-        axes.plot(
-            [estimate.low, estimate.high], [row, row], color=BLUE, linewidth=2.5, alpha=0.55, solid_capstyle="butt"
-        )
-    axes.plot([e.value for e in debiased], rows, "o", color=BLUE, markersize=8, label="debiased, with 95 % interval")
-    axes.plot(raw, rows, "o", color=MUTED, markerfacecolor="none", markersize=7, label="raw")
-    axes.axvline(null(members), color=MUTED, linestyle="--", linewidth=1, label=f"raw, pure noise: {null(members):.2f}")
-    _rows(axes, names)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("SNR")
-    _legend(figure)
-    return figure
-
-
-def mean_map_snr(names: Sequence[str], debiased: Sequence[float], members: int) -> "Figure":
-    """What averaging brings: the SNR of a mean map over m members, sqrt(m) times the debiased one."""
-    figure, axes = sheet(WIDTH, 1.3 + max(6, len(names)) * ROW)
-    grid = np.geomspace(1, 8 * members, 60)
-    for place, (name, value) in enumerate(zip(names, debiased, strict=True)):
-        colour = CATEGORIES[place % len(CATEGORIES)]
-        axes.plot(grid, np.sqrt(grid) * value, color=colour, linewidth=2, label=name)
-        axes.plot([members], [np.sqrt(members) * value], "o", color=colour, markersize=7)
-    axes.axvline(members, color=INK, linestyle="--", linewidth=1)
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:.0f}")
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel(f"members (dashed: this run's {members})")
-    axes.set_ylabel("SNR of the mean map")
-    _legend(figure)
-    return figure
 
 
 def snr_by_class(snr: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> "Figure":
@@ -76,10 +37,10 @@ def snr_by_class(snr: np.ndarray, labels: np.ndarray, classes: Sequence[str]) ->
     if np.isfinite(snr).any():
         mean = float(np.mean(snr[np.isfinite(snr)]))
         axes.axvline(mean, color=INK, linestyle="--", linewidth=1.2, label=f"mean of all samples: {mean:.2f}")
-    _rows(axes, [class_name(classes, c) for c in present])
+    name_rows(axes, [class_name(classes, c) for c in present])
     axes.set_xlim(left=0)
     axes.set_xlabel("SNR of a sample")
-    _legend(figure)
+    legend(figure)
     return figure
 
 
@@ -102,7 +63,7 @@ def convergence_norms(members: Sequence[int], mean_norm: np.ndarray, sigma_norm:
     _members_axis(axes, members)
     axes.set_ylabel("norm (the maps' units)")
     axes.set_ylim(bottom=0)
-    _legend(figure)
+    legend(figure)
     return figure
 
 
@@ -116,7 +77,7 @@ def convergence_snr(members: Sequence[int], mean_norm: np.ndarray, sigma_norm: n
     _members_axis(axes, members)
     axes.set_ylabel("SNR")
     axes.set_ylim(bottom=0)
-    _legend(figure)
+    legend(figure)
     return figure
 
 
@@ -134,7 +95,27 @@ def accuracies(members: Mapping[int, float], ensemble: float, chance: float) -> 
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.12)
     axes.set_xlabel("accuracy on the evaluation samples (%)")
-    _legend(figure, columns=3)
+    legend(figure, columns=3)
+    return figure
+
+
+def likeness_of_members(
+    names: Sequence[str], cosines: Sequence[Mapping[int, float]], outliers: Sequence[Collection[int]]
+) -> "Figure":
+    """Cosine of every member's maps to the others' mean map, a row per method; outliers are red and numbered."""
+    figure, axes = sheet(WIDTH, 1.2 + ROW * max(3, len(names)))
+    told = {BLUE: "a member", RED: "an outlier, with its number"}
+    for row, (values, outside) in enumerate(zip(cosines, outliers, strict=True)):
+        for colour, members in ((BLUE, [m for m in values if m not in outside]), (RED, sorted(outside))):
+            found = [values[member] for member in members]
+            label = told.pop(colour, None) if members else None
+            axes.plot(found, [row] * len(found), "o", color=colour, alpha=0.7, markeredgewidth=0, label=label)
+        for member in outside:
+            dot = values[member], row
+            axes.annotate(str(member), dot, (0, 6), textcoords="offset points", ha="center", color=INK, fontsize=9.5)
+    name_rows(axes, names)
+    axes.set_xlabel("cosine to the mean map of the others")
+    legend(figure)
     return figure
 
 
@@ -162,9 +143,9 @@ def differences(
         axes.plot(thin, [row + 0.2] * 2, color=MUTED, linewidth=1.5, label=names_once[1])
     axes.plot([scale * e.value for e in members], rows, "o", color=BLUE, markersize=8)
     axes.axvline(0, color=INK, linestyle="--", linewidth=1.2)
-    _rows(axes, names)
+    name_rows(axes, names)
     axes.set_xlabel(label)
-    _legend(figure)
+    legend(figure)
     return figure
 
 
@@ -210,23 +191,6 @@ def _whole_numbers(axes: "Axes") -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _rows(axes: "Axes", names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), [name if len(name) <= 22 else f"{name[:21]}…" for name in names])
-    axes.set_ylim(len(names) - 0.4, -0.6)  # the first on top
-    axes.grid(axis="y", visible=False)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-
-
-def _legend(figure: "Figure", columns: int = 2) -> None:
-    """Above the axes, from the left edge of the figure: as wide as the figure, whatever the labels beside the axes."""
-    if figure.axes[0].get_legend_handles_labels()[0]:
-        figure.legend(
-            loc="outside upper left", ncols=columns, frameon=False, fontsize=9.5, labelcolor=INK, handlelength=1.4,
-            columnspacing=1.4, borderpad=0.1,
-        )  # fmt: skip
 
 
 def _spread(count: int) -> np.ndarray:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
+BLANK = (190, 196, 202)
+"""Colour of what is not drawn: a grey that no diverging map holds, seen on white and on black."""
 PERCENTILE = 99.0
 """Colours saturate at this percentile of the magnitudes, so that a single pixel cannot wash out the rest."""
 LARGEST_SIDE, IMAGE_SIDE = 160, 256
@@ -53,6 +55,23 @@ def map_png(values: np.ndarray, scale: Scale, side: int = LARGEST_SIDE) -> bytes
         raise ValueError(f"`values`: expected a map (H, W), got shape {values.shape}")
     picture = fromarray(_indices(shrink(values, side), scale))
     picture.putpalette(palette(scale.palette).tobytes())
+    return _png(picture)
+
+
+def masked_png(values: np.ndarray, mask: np.ndarray, scale: Scale, side: int = LARGEST_SIDE) -> bytes:
+    """A map `(H, W)` as `map_png` draws it, grey where `mask` `(H, W)` bool does not hold.
+
+    Where pixels are averaged down, one holds the mean of those under it that the mask has, if there are any.
+    """
+    from PIL.Image import fromarray
+
+    if values.shape != mask.shape:
+        raise ValueError(f"`mask`: expected the map's shape {values.shape}, got {mask.shape}")
+    share = shrink(mask.astype(np.float64), side)
+    inside = np.divide(shrink(np.where(mask, values, 0.0), side), share, out=np.zeros(share.shape), where=share > 0)
+    # The first colour is given to what is blank: the map does with the other 255.
+    picture = fromarray(np.where(share > 0, np.maximum(_indices(inside, scale), 1), 0).astype(np.uint8))
+    picture.putpalette(np.concatenate([np.array([BLANK], np.uint8), palette(scale.palette)[1:]]).tobytes())
     return _png(picture)
 
 

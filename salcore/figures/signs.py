@@ -29,3 +29,12 @@ def signed(text: str, value: float) -> str:
 def percent(share: float) -> str:
     """A share with one decimal: `percent(0.5)` is "50.0" and a percent sign that stays on its line."""
     return number(100 * share, 1) + PERCENT
+
+
+def counted(count: float, most: int = 10_000) -> str:
+    """A count in words: `counted(1234)` is "1,234"; numbers beyond `most` are not told apart.
+
+    >>> counted(1234), counted(123_456), counted(float("inf"))
+    ('1,234', 'more than 10,000', 'more than 10,000')
+    """
+    return f"{count:,.0f}" if count <= most else f"more than {most:,}"

@@ -8,29 +8,44 @@ of a class. `python -m tests.claims nulls`, 2 cores, about 2 minutes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from salcore import statistics
-from salcore.spec import Spec
-from tests.claims.claim_width import EXPLAINED, MEMBERS, spec
-from tests.claims.ensembles import Ensemble
+from salcore.spec import Spec, from_dict
+from tests.claims.ensembles import Ensemble, mirror
 from tests.claims.table import Row, interval
 
-__all__ = ["EXPLAINED", "SETTING", "TITLE", "near_null", "rows", "same_class_spread", "specs"]
-
 TITLE = "Nulls and oracle"
-SETTING = f"`small_cnn`, FashionMNIST as under width, {MEMBERS} members; the linear network has depth 1 and no ReLU."
+EXPLAINED, MEMBERS = 512, 8
+SETTING = (
+    f"`small_cnn` of width 16 and depth 2, FashionMNIST: 10,000 training and {EXPLAINED} evaluation samples, 3 epochs, "
+    f"{MEMBERS} members. The linear network has depth 1 and no ReLU."
+)
+DATA = {"name": "fashion_mnist", "train_samples": 12_500, "validation_fraction": 0.2, "eval_samples": EXPLAINED}
 NEAR = 0.1
 """An SNR is near the null within this share of it: a debiased one is then below half the null."""
+
+
+def spec(epochs: int = 3, **changes: Any) -> Spec:
+    """The spec of one ensemble; `changes` are of the network."""
+    return from_dict(
+        {
+            "data": {**DATA, "mirror": mirror("fashion_mnist")},
+            "model": {"name": "small_cnn", "width": 16, "depth": 2, **changes},
+            "ensemble": {"members": MEMBERS},
+            "training": {"epochs": epochs, "batch_size": 128, "learning_rate": 0.01},
+        }
+    )
 
 
 def specs() -> dict[str, Spec]:
     """Untrained, trained, and linear."""
     return {
-        "untrained": spec(16, training={"epochs": 0}),
-        "trained": spec(16),
-        "linear": spec(16, activation=False, pooling="none", depth=1),
+        "untrained": spec(epochs=0),
+        "trained": spec(),
+        "linear": spec(activation=False, pooling="none", depth=1),
     }
 
 

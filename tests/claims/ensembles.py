@@ -115,13 +115,6 @@ def mirror(name: str) -> str:
     return str(Path(os.environ.get("SALCORE_TEST_DATA", ROOT.parent / "shared" / "data")).resolve() / name)
 
 
-def differs(first: Mapping[str, Any], second: Mapping[str, Any], name: str) -> tuple[float, float, float]:
-    """second - first of a summary's column with its 95 % interval, the two ensembles being independent."""
-    reach = np.hypot(*((row[f"{name}_high"] - row[f"{name}_low"]) / 2 for row in (first, second)))
-    value = second[name] - first[name]
-    return value, value - reach, value + reach
-
-
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean of a few independent values with its 95 % interval (Student's t)."""
     reach = float(stdtrit(len(values) - 1, 0.975)) * np.std(values, ddof=1) / np.sqrt(len(values))

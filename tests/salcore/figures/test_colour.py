@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from salcore.figures.colour import Scale, displayable, image_file, map_png, positive_scale, shrink, signed_scale
+from salcore.figures.colour import (
+    BLANK,
+    Scale,
+    displayable,
+    image_file,
+    map_png,
+    masked_png,
+    positive_scale,
+    shrink,
+    signed_scale,
+)
 
 
 def pixels(png):
@@ -76,3 +86,25 @@ def test_photographs_become_jpeg_of_a_bounded_size():
     photograph = np.random.default_rng(0).integers(0, 256, (3, 600, 300), dtype=np.uint8)
     assert image_file(photograph).startswith(b"\xff\xd8")
     assert pixels(image_file(photograph)).shape == (200, 100, 3)
+
+
+def test_a_masked_map_is_grey_outside_and_the_same_inside():
+    values = np.random.default_rng(0).standard_normal((6, 8))
+    mask = values > 0.2
+    scale = signed_scale(values)
+    whole, drawn = pixels(map_png(values, scale)), pixels(masked_png(values, mask, scale))
+    assert (drawn[~mask] == BLANK).all()
+    assert (drawn[mask] == whole[mask]).all()
+    assert (pixels(masked_png(values, np.ones_like(mask), scale)) != BLANK).any(axis=-1).all()
+
+
+def test_where_pixels_are_averaged_down_the_mask_keeps_what_it_has_any_of():
+    values, mask = np.array([[5.0, -9.0], [-9.0, -9.0]]), np.array([[True, False], [False, False]])
+    scale = Scale(low=-9, high=9, palette="RdBu_r")
+    assert pixels(masked_png(values, mask, scale, 1)).tolist() == pixels(map_png(np.array([[5.0]]), scale)).tolist()
+    assert pixels(masked_png(values, ~mask & (values > 0), scale, 1)).tolist() == [[list(BLANK)]]
+
+
+def test_masks_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match="`mask`"):
+        masked_png(np.zeros((4, 4)), np.ones((4, 5), bool), signed_scale(np.zeros(1)))

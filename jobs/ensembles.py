@@ -1,0 +1,151 @@
+"""Several ensembles at once, as studies need them: trained in one pool of slots, then explained one after the other.
+
+Each has a run directory of its own that any other command takes, named by what its members are, so that two studies
+that need the same ensemble share it. Such a run only grows: a study that asks for fewer members or other methods adds
+to it and takes nothing away.
+"""
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import ray
+
+import salcore
+from cluster import start, train
+from jobs import command, session, stages
+from jobs.command import Command
+from jobs.lock import Lock
+from jobs.outlook import describe, estimate, map_shapes
+from jobs.prepare import Plan, prepare, resolved
+from jobs.progress import Progress
+from salcore import layout
+from salcore.complete import complete
+from salcore.errors import UserError
+from salcore.members import fingerprint
+from salcore.runs import Run
+from salcore.spec import MethodSpec, Spec, parse
+from salcore.storage import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One ensemble: what a study calls it, its command, and its plan."""
+
+    name: str
+    command: Command
+    plan: Plan
+
+
+def run(specs: Mapping[str, Spec], folder: str, *, plan: bool) -> dict[str, Run]:
+    """Bring every ensemble into being in `folder` and open its run, under the names given.
+
+    With `plan` only tell what would be done. Raises UserError, and Broken where a member cannot be trained at all.
+    """
+    asked = [_asked(name, spec, folder) for name, spec in specs.items()]
+    if plan:
+        for each in asked:
+            print(f"\n{each.name}\n{describe(each.plan, map_shapes(each.plan))}\n{estimate(each.plan)}")
+        return {}
+    joined = ray.is_initialized()
+    try:
+        start.start()  # before the first run, so that it stays up from one to the next
+        _train_together(asked)
+        for place, each in enumerate(asked, 1):
+            print(f"\nensemble {place} of {len(asked)}: {each.name}", flush=True)
+            session.run(each.command, ("train", "explain", "reduce", "report"))
+    finally:
+        if not joined:
+            ray.shutdown()
+    return {each.name: salcore.open(each.plan.store.uri) for each in asked}
+
+
+def place_of(spec: Spec, folder: str) -> str:
+    """Run directory of an ensemble: what it is trained on and how, and nothing that a run may change as it grows."""
+    whole = complete(spec)
+    data = whole.data.model_dump(mode="json", exclude={"eval_samples", "root", "mirror"})
+    kept = whole.ensemble.model_dump(mode="json", exclude={"members", "until"})
+    parts = data, whole.model.model_dump(mode="json"), kept, whole.training.model_dump(mode="json")
+    words = re.sub(r"[^A-Za-z0-9]+", "_", f"{spec.data.name.rsplit('/', 1)[-1]}-{spec.model.name}".replace("-", "."))
+    return f"{folder}/{words.strip('_')}-{fingerprint(*parts)[:8]}"
+
+
+def grown(spec: Spec, before: Spec) -> Spec:
+    """The spec of a run that also holds what was asked of it before: the more members and samples, all methods."""
+    asked = {method.folder: method for method in complete(spec).attribution.methods}
+    methods = {method.folder: method for method in before.attribution.methods} | asked
+    ensemble, data, attribution = spec.ensemble, spec.data, spec.attribution
+    return spec.model_copy(
+        update={
+            "ensemble": ensemble.model_copy(update={"members": max(ensemble.members, before.ensemble.members)}),
+            "data": data.model_copy(update={"eval_samples": max(data.eval_samples, before.data.eval_samples)}),
+            "attribution": attribution.model_copy(update={"methods": tuple(methods.values())}),
+        }
+    )
+
+
+def _asked(name: str, spec: Spec, folder: str) -> Asked:
+    spec = command.absolute(spec)
+    place = place_of(spec, folder)
+    store = Store(place)
+    spec = spec.model_copy(update={"name": place.rsplit("/", 1)[-1]})
+    if store.exists(layout.SPEC):
+        spec = grown(spec, parse(store.read(layout.SPEC).decode()))
+    asked = Command(spec=spec, store=store, plan=False, retry_failed=False)
+    plan = prepare(asked)
+    left = _with_maps(name, plan)
+    if left == plan.spec.attribution.methods:
+        return Asked(name=name, command=asked, plan=plan)
+    spec = spec.model_copy(update={"attribution": spec.attribution.model_copy(update={"methods": left})})
+    asked = Command(spec=spec, store=store, plan=False, retry_failed=False)
+    return Asked(name=name, command=asked, plan=prepare(asked))
+
+
+def _with_maps(name: str, plan: Plan) -> tuple[MethodSpec, ...]:
+    """The methods that give this network a map; the others are named. Raises UserError if none does."""
+    kept, refused = [], None
+    for method in plan.spec.attribution.methods:
+        try:
+            attribution = plan.spec.attribution.model_copy(update={"methods": (method,)})
+            map_shapes(replace(plan, spec=plan.spec.model_copy(update={"attribution": attribution})))
+            kept.append(method)
+        except UserError as error:
+            refused = error
+            print(f"{name}: left out, {error}")
+    if refused is not None and not kept:
+        raise refused
+    return tuple(kept)
+
+
+def _train_together(asked: Sequence[Asked]) -> None:
+    """Train the members that any of the ensembles lacks in one pool: slots take 10 to 20 seconds to start."""
+    lacking = {id(each): each.plan.untrained() for each in asked}
+    wanted = [each for each in {each.plan.store.uri: each for each in asked}.values() if lacking[id(each)]]
+    if not wanted:
+        return
+    progress, total = Progress(), sum(len(lacking[id(each)]) for each in wanted)
+    spec = wanted[0].plan.spec
+    with ExitStack() as locks:
+        for each in wanted:
+            locks.enter_context(Lock(each.plan.store))
+            each.plan.store.write(layout.SPEC, resolved(each.plan).encode())
+        sources = {each.plan.data.digest: train.Source.of(each.plan.data, each.plan.spec.data) for each in wanted}
+        runs = [
+            train.Run(store=each.plan.store, data=sources[each.plan.data.digest], members=lacking[id(each)])
+            for each in wanted
+        ]
+        room = start.room(spec.cluster, spec.training.threads, total, start.nodes())
+        progress.say(f"train    {total} members of {len(wanted)} ensembles in {room.slots} slots")
+        for status in train.train(
+            runs,
+            room,
+            name=f"{fingerprint([each.plan.fingerprint for each in wanted])[:8]}-{int(time.time())}",
+            attempts=spec.cluster.attempts,
+            scratch=wanted[0].plan.store.path(stages.SCRATCH),
+        ):
+            now = ", ".join(f"{wanted[run].name} {member}" for run, member in status.training)
+            progress.update("train", len(status.outcomes) + len(status.given_up), total, "members", now)
+        wanted[0].plan.store.delete_folder(stages.SCRATCH)
+    progress.end()

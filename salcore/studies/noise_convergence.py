@@ -1,0 +1,87 @@
+"""How fast do mean and standard deviation settle as members are added? Fig. 3 of the paper."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from salcore.figures import canvas, charts
+from salcore.studies.networks import FULL, SMALL, ensembles
+from salcore.studies.row import Picture, Row, claimed, measured
+from salcore.studies.summaries import bootstrapped
+
+if TYPE_CHECKING:
+    from salcore.runs import Run
+
+__all__ = ["ABOUT", "PRESETS", "SOURCE", "TITLE", "ensembles", "figures", "rows"]
+
+TITLE = "Convergence over members"
+SOURCE = "Woerl et al. (CVPR 2023), Fig. 3"
+ABOUT = (
+    "Norms of the mean gradient and of its standard deviation after the first m members, as shares of what they are "
+    "at the start: the median over samples, with the interval of a bootstrap over samples (the members are these). If "
+    "the noise of members is uncorrelated the squared norm of the mean falls as signal2 + noise2 / m, and levels off "
+    "at the signal."
+)
+PRESETS = {"small": SMALL, "full": FULL}
+METHOD = "gradient"
+
+
+def rows(runs: "Mapping[str, Run]") -> Iterator[Row]:
+    """Norms at some numbers of members, then the two statements."""
+    for name, run in runs.items():
+        if METHOD in run.methods:
+            yield from _rows(name, run)
+
+
+def figures(runs: "Mapping[str, Run]") -> Iterator[Picture]:
+    """Norms and SNR against the number of members, of every ensemble."""
+    for name, run in runs.items():
+        if METHOD not in run.methods:
+            continue
+        members, norms = run.convergence_members(METHOD), _norms(run)
+        drawn = {"norms": charts.convergence_norms, "SNR": charts.convergence_snr}
+        for what, draw in drawn.items():
+            yield Picture(
+                caption=f"{name}: {what}", content=canvas.svg(draw(members, *norms), f"{what}-{name}".lower())
+            )
+
+
+def _norms(run: "Run") -> tuple[np.ndarray, np.ndarray]:
+    return run.column(METHOD, "mean_norm"), run.column(METHOD, "sigma_norm")
+
+
+def _rows(name: str, run: "Run") -> Iterator[Row]:
+    members = np.array(run.convergence_members(METHOD))
+    mean, sigma = _norms(run)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fallen, settled = mean / mean[:, :1], sigma / sigma[:, -1:]
+    for place in _places(members):
+        yield measured(f"{name}: norm of the mean, {members[place]} members / 1", bootstrapped(fallen[:, place]))
+        if members[place] > 1:
+            label = f"{name}: norm of the standard deviation, {members[place]} members / {members[-1]}"
+            yield measured(label, bootstrapped(settled[:, place]))
+    if len(members) < 4:
+        return
+    half = int(np.argmin(np.abs(members - members[-1] / 2)))
+    first, last = -np.diff(np.log(mean[:, [0, half, -1]]), axis=1).T
+    yield claimed(f"{name}: the norm of the mean falls (1 - last / first)", bootstrapped(1 - fallen[:, -1]))
+    yield claimed(
+        f"{name}: it levels off (log fall from 1 to {members[half]} less that from {members[half]} to {members[-1]})",
+        bootstrapped(first - last),
+    )
+    power = run.column(METHOD, "signal2"), run.column(METHOD, "noise2")
+    with np.errstate(invalid="ignore"):
+        expected = np.sqrt(power[0] + power[1] / members[half])
+    yield measured(
+        f"{name}: norm of the mean at {members[half]} members / that of uncorrelated noise",
+        bootstrapped(mean[:, half] / expected),
+        paper=1.0,
+        note="the paper: the drop indicates uncorrelated noise",
+    )
+
+
+def _places(members: np.ndarray) -> list[int]:
+    """Places of 1, 2, 5, 10, 30 and the last number of members."""
+    chosen = {int(np.argmin(np.abs(members - wanted))) for wanted in (1, 2, 5, 10, 30)}
+    return sorted({*chosen, len(members) - 1})

@@ -1,0 +1,160 @@
+"""`jobs.study`: the papers' experiments on digits, from the command to the table and the page."""
+
+import json
+
+import pytest
+from pyarrow import parquet
+
+import salcore
+from jobs.ensembles import grown, place_of
+from jobs.study import study
+from salcore.spec import parse
+
+TABLE = (
+    "study.data={digits: {name: digits, train_samples: 200}}",
+    "study.networks=[{name: small_cnn, width: 4}]",
+    "study.members=3",
+    "study.epochs=2",
+    "study.eval_samples=40",
+    "study.few=6",
+    "study.precision=float32",
+    "study.perturbations=60",
+)
+
+
+@pytest.fixture(scope="module")
+def run(job, ray_cluster, tmp_path_factory):
+    """A function that does a study in a folder of this module, where ensembles are shared."""
+    folder = tmp_path_factory.mktemp("studies")
+
+    def do(name, *overrides):
+        finished = job(study, name, *overrides, "--run-dir", folder / name)
+        return folder / name, finished
+
+    return do
+
+
+@pytest.fixture(scope="module")
+def noise_table(run):
+    folder, finished = run("noise_table", *TABLE)
+    assert finished.status == 0, finished.err
+    return folder, finished
+
+
+def rows(folder):
+    return {row["what"]: row for row in parquet.read_table(folder / "study.parquet").to_pylist()}
+
+
+def test_every_method_stands_in_the_table(noise_table):
+    folder, finished = noise_table
+    found = rows(folder)
+    ensemble = salcore.open(next((folder.parent / "ensembles").iterdir()))
+    assert len(ensemble.methods) == 10
+    for row in ensemble.summary.to_pylist():
+        ours = found[f"digits-small_cnn: {row['method']}"]
+        assert (ours["ours"], ours["low"]) == (row["snr_at_30"], row["snr_at_30_low"])
+    assert "digits-small_cnn: gradient" in finished.out
+    page = (folder / "report" / "index.html").read_text()
+    assert page.count("<svg") == 1
+    assert "Table 1" in page
+
+
+@pytest.mark.parametrize("name", ["noise_convergence", "noise_samples", "noise_similarity"])
+def test_studies_that_share_an_ensemble_train_it_once(run, noise_table, name):
+    before = {path: path.stat().st_mtime_ns for path in noise_table[0].parent.glob("ensembles/*/members/*/member.json")}
+    folder, finished = run(name, *TABLE)
+    assert finished.status == 0, finished.err
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert "nothing to do" in finished.out
+    assert len(list((folder.parent / "ensembles").iterdir())) == 1
+    assert rows(folder)
+    assert "<svg" in (folder / "report" / "index.html").read_text()
+
+
+def test_the_norm_of_the_mean_is_that_of_the_statistics(run, noise_table):
+    folder, _ = run("noise_convergence", *TABLE)
+    ensemble = salcore.open(next((folder.parent / "ensembles").iterdir()))
+    norms = ensemble.column("gradient", "mean_norm")
+    ratio = sorted(norms[:, -1] / norms[:, 0])
+    ours = rows(folder)["digits-small_cnn: norm of the mean, 3 members / 1"]
+    assert ours["ours"] == pytest.approx((ratio[19] + ratio[20]) / 2)
+    assert ours["low"] < ours["ours"] < ours["high"]
+
+
+def test_a_method_without_maps_is_left_out_and_told(run):
+    """A stock ResNet18's last block is one cell at 32 pixels, and smaller still here."""
+    overrides = [each for each in TABLE if "networks" not in each and "data" not in each]
+    overrides += ["study.networks=[resnet18]", "study.data={digits: {name: digits, image_size: 32, train_samples: 60}}"]
+    folder, finished = run("noise_table", *overrides, "study.epochs=0", "study.eval_samples=8", "study.few=2")
+    assert finished.status == 0, finished.err
+    assert "digits-resnet18: left out, " in finished.out
+    assert "gradcam_top" in finished.out
+    top = rows(folder)["digits-resnet18: gradcam_top"]
+    assert top["ours"] != top["ours"], "NaN: there is none"
+    assert "no map" in top["note"]
+
+
+def test_guided_and_standard_ensembles_are_paired(run):
+    overrides = ("study.data={name: digits}", "study.train_samples=200", "study.eval_samples=40", "study.epochs=2")
+    folder, finished = run("noise_guided", *overrides, "study.members=3", "study.mask_fractions=[0.5]")
+    assert finished.status == 0, finished.err
+    found = rows(folder)
+    gain = found["k0.5-lambda1: guidance raises the debiased SNR"]["ours"]
+    both = [found[f"{name}: debiased SNR"]["ours"] for name in ("standard", "k0.5-lambda1")]
+    assert gain == pytest.approx(both[1] - both[0])
+
+
+def test_a_plan_trains_nothing(job, tmp_path):
+    finished = job(study, "noise_guided", "study.data={name: digits}", "study.train_samples=200",
+                   "study.eval_samples=40", "--plan", "--run-dir", tmp_path / "plan")  # fmt: skip
+    assert finished.status == 0, finished.err
+    assert finished.out.count("members  6 x small_cnn") == 4
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "told"),
+    [
+        (("noise_tables",), "NAME", "noise_table"),
+        (("noise_guided", "study.weight=[1]"), "study.weight", "weights"),
+        (("noise_guided", "study.members=few"), "study.members", "a whole number"),
+        (("noise_guided", "study.members"), "study.members", "axis=value"),
+        (("noise_guided", "study.mask_fractions=[2]"), "training.guidance.mask_fraction", "1"),
+        (("noise_guided", "trainig.epochs=1"), "trainig", "training"),
+        (("noise_architecture", "study.data=digits"), "study.data", "widths"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(job, tmp_path, arguments, key, told):
+    finished = job(study, *arguments, "--run-dir", tmp_path / "study")
+    assert finished.status == 2, finished
+    assert finished.err.startswith(f"error: {key}: expected ")
+    assert finished.err.count("\n") == 1
+    assert told in finished.err
+
+
+def spec(**changes):
+    values = {"data": {"name": "digits", "eval_samples": 20}, "ensemble": {"members": 4}, **changes}
+    return parse(json.dumps(values))
+
+
+def test_an_ensemble_s_place_is_what_its_members_are():
+    place = place_of(spec(), "runs")
+    assert place == place_of(spec(attribution={"methods": ["deeplift"]}), "runs")
+    assert place == place_of(spec(ensemble={"members": 9}), "runs")
+    assert place == place_of(spec(data={"name": "digits", "eval_samples": 90, "mirror": "elsewhere"}), "runs")
+    assert place == place_of(spec(model={"name": "small_cnn", "width": 16}), "runs"), "16 is the default"
+    others = (
+        spec(training={"epochs": 4}),
+        spec(model={"name": "small_cnn", "width": 8}),
+        spec(ensemble={"members": 4, "vary": ["init"]}),
+        spec(ensemble={"members": 4, "root_seed": 1}),
+        spec(data={"name": "digits", "train_samples": 100}),
+    )
+    assert len({place, *(place_of(each, "runs") for each in others)}) == 6
+
+
+def test_a_shared_ensemble_only_grows():
+    before = spec(ensemble={"members": 6}, attribution={"methods": ["gradient", {"name": "gradcam", "as": "top"}]})
+    found = grown(spec(attribution={"methods": ["deeplift", "gradient"]}), before)
+    assert [method.folder for method in found.attribution.methods] == ["gradient", "top", "deeplift"]
+    assert (found.ensemble.members, found.data.eval_samples) == (6, 20)
