@@ -23,6 +23,7 @@ from jobs.prepare import Plan, prepare, resolved
 from jobs.progress import Progress
 from salcore import layout
 from salcore.complete import complete
+from salcore.data import Data
 from salcore.errors import UserError
 from salcore.members import fingerprint
 from salcore.runs import Run
@@ -39,27 +40,47 @@ class Asked:
     plan: Plan
 
 
-def run(specs: Mapping[str, Spec], folder: str, *, plan: bool) -> dict[str, Run]:
-    """Bring every ensemble into being in `folder` and open its run, under the names given.
+def plan(specs: Mapping[str, Spec], folder: str) -> list[Asked]:
+    """The ensembles of these specs in `folder`, checked, under the names given. Raises UserError."""
+    loaded: dict[str, Data] = {}
+    asked = []
+    for name, spec in specs.items():
+        spec = _shared(spec, folder)
+        key = spec.data.model_dump_json()
+        asked.append(_asked(name, spec, f"{folder}/{spec.name}", loaded.get(key)))
+        loaded[key] = asked[-1].plan.data  # one copy of a set that many ensembles are of
+    return asked
 
-    With `plan` only tell what would be done. Raises UserError, and Broken where a member cannot be trained at all.
-    """
-    asked = [_asked(name, spec, folder) for name, spec in specs.items()]
-    if plan:
-        for each in asked:
-            print(f"\n{each.name}\n{describe(each.plan, map_shapes(each.plan))}\n{estimate(each.plan)}")
-        return {}
-    joined = ray.is_initialized()
+
+def told(asked: Sequence[Asked]) -> str:
+    """What would be done, and an estimate of the time."""
+    return "\n\n".join(
+        f"{each.name}\n{describe(each.plan, map_shapes(each.plan))}\n{estimate(each.plan)}" for each in asked
+    )
+
+
+def run(asked: Sequence[Asked]) -> int:
+    """Train, explain, reduce and report every ensemble; returns the worst exit status. Raises UserError, Broken."""
+    joined, worst = ray.is_initialized(), 0
     try:
         start.start()  # before the first run, so that it stays up from one to the next
         _train_together(asked)
         for place, each in enumerate(asked, 1):
             print(f"\nensemble {place} of {len(asked)}: {each.name}", flush=True)
-            session.run(each.command, ("train", "explain", "reduce", "report"))
+            worst = max(worst, session.carry_out(each.command, each.plan, ("train", "explain", "reduce", "report")))
     finally:
         if not joined:
             ray.shutdown()
-    return {each.name: salcore.open(each.plan.store.uri) for each in asked}
+    return worst
+
+
+def opened(asked: Sequence[Asked]) -> dict[str, Run]:
+    """The finished runs by name. Raises UserError where one has no statistics, since none of its members is trained."""
+    runs = {each.name: salcore.open(each.plan.store.uri) for each in asked}
+    for name, found in runs.items():
+        if not found.methods:
+            raise UserError("NAME", f"trained members of every ensemble, but {name} has none; see {found.store}/logs")
+    return runs
 
 
 def place_of(spec: Spec, folder: str) -> str:
@@ -86,21 +107,22 @@ def grown(spec: Spec, before: Spec) -> Spec:
     )
 
 
-def _asked(name: str, spec: Spec, folder: str) -> Asked:
+def _shared(spec: Spec, folder: str) -> Spec:
+    """The spec under the name of its place, with what is there already."""
     spec = command.absolute(spec)
     place = place_of(spec, folder)
+    spec = spec.model_copy(update={"name": place.rpartition("/")[2]})
     store = Store(place)
-    spec = spec.model_copy(update={"name": place.rsplit("/", 1)[-1]})
-    if store.exists(layout.SPEC):
-        spec = grown(spec, parse(store.read(layout.SPEC).decode()))
-    asked = Command(spec=spec, store=store, plan=False, retry_failed=False)
-    plan = prepare(asked)
-    left = _with_maps(name, plan)
-    if left == plan.spec.attribution.methods:
-        return Asked(name=name, command=asked, plan=plan)
-    spec = spec.model_copy(update={"attribution": spec.attribution.model_copy(update={"methods": left})})
-    asked = Command(spec=spec, store=store, plan=False, retry_failed=False)
-    return Asked(name=name, command=asked, plan=prepare(asked))
+    return grown(spec, parse(store.read(layout.SPEC).decode())) if store.exists(layout.SPEC) else spec
+
+
+def _asked(name: str, spec: Spec, place: str, data: Data | None) -> Asked:
+    asked = Command(spec=spec, store=Store(place), plan=False, retry_failed=False)
+    checked = prepare(asked, data)
+    left = _with_maps(name, checked)
+    attribution = checked.spec.attribution.model_copy(update={"methods": left})
+    checked = replace(checked, spec=checked.spec.model_copy(update={"attribution": attribution}))
+    return Asked(name=name, command=asked, plan=checked)
 
 
 def _with_maps(name: str, plan: Plan) -> tuple[MethodSpec, ...]:
@@ -121,11 +143,12 @@ def _with_maps(name: str, plan: Plan) -> tuple[MethodSpec, ...]:
 
 def _train_together(asked: Sequence[Asked]) -> None:
     """Train the members that any of the ensembles lacks in one pool: slots take 10 to 20 seconds to start."""
-    lacking = {id(each): each.plan.untrained() for each in asked}
-    wanted = [each for each in {each.plan.store.uri: each for each in asked}.values() if lacking[id(each)]]
+    asked = [each for each in {each.plan.store.uri: each for each in asked}.values() if not each.plan.undecided]
+    lacking = {each.name: each.plan.untrained() for each in asked}
+    wanted = [each for each in asked if lacking[each.name]]
     if not wanted:
         return
-    progress, total = Progress(), sum(len(lacking[id(each)]) for each in wanted)
+    progress, total = Progress(), sum(len(lacking[each.name]) for each in wanted)
     spec = wanted[0].plan.spec
     with ExitStack() as locks:
         for each in wanted:
@@ -133,7 +156,7 @@ def _train_together(asked: Sequence[Asked]) -> None:
             each.plan.store.write(layout.SPEC, resolved(each.plan).encode())
         sources = {each.plan.data.digest: train.Source.of(each.plan.data, each.plan.spec.data) for each in wanted}
         runs = [
-            train.Run(store=each.plan.store, data=sources[each.plan.data.digest], members=lacking[id(each)])
+            train.Run(store=each.plan.store, data=sources[each.plan.data.digest], members=lacking[each.name])
             for each in wanted
         ]
         room = start.room(spec.cluster, spec.training.threads, total, start.nodes())

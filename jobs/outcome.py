@@ -55,6 +55,14 @@ def mlflow_status(plan: Plan) -> Literal["FINISHED", "FAILED"]:
     return "FAILED" if plan.failures() else "FINISHED"
 
 
+def stopped(plan: Plan) -> str:
+    """In how many members `ensemble.until` had its way, as the end of a sentence; nothing where it had not."""
+    decision = plan.decision
+    if decision is None or not decision.reached:
+        return ""
+    return f", enough for ensemble.until; at most {plan.spec.ensemble.members}"
+
+
 def where(plan: Plan, uri: str) -> str:
     """Where the report and the MLflow pages are."""
     lines = [f"run      {plan.store}"]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from jobs.prepare import Plan
-from salcore import models, seeds, training
+from salcore import models, seeds, training, until
 from salcore.attribution import METHODS, inner_method
 from salcore.data import Data
 from salcore.data.batches import normalise
@@ -56,16 +56,18 @@ def describe(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> str:
     cut = sum(-(-count // spec.attribution.shard_samples) for count in samples.values())
     count = len(plan.members)
     parameters = sum(p.numel() for p in _network(plan).parameters())
+    most = "at most " if plan.undecided else ""
     return "\n".join(
         [
             f"run      {plan.store}",
             f"data     {spec.data.name}: {len(data.train)} training, {len(data.validation)} validation, "
             f"{len(data.evaluation)} evaluation samples of {'x'.join(map(str, data.shape))}, "
             f"{len(data.classes)} classes",
-            f"members  {count} x {spec.model.name} ({parameters:,} parameters), {_origin(plan)}",
+            f"members  {_fewest(plan)}{count} x {spec.model.name} ({parameters:,} parameters), {_origin(plan)}"
+            f"{_until(plan)}",
             f"methods  {', '.join(samples)}{_warning(spec)}",
-            f"maps     {count * cut} shards, {_size(count * values * width)}; statistics {_size(2 * 4 * values)}; "
-            f"weights {_size(count * parameters * 4)}",
+            f"maps     {most}{count * cut} shards, {_size(count * values * width)}; "
+            f"statistics {_size(2 * 4 * values)}; weights {_size(count * parameters * 4)}",
         ]
     )
 
@@ -75,6 +77,27 @@ def _origin(plan: Plan) -> str:
     if spec.ensemble.weights:
         return f"from your own files; {missing} to read"
     return f"{spec.training.objective}, {spec.training.epochs} epochs; {missing} to train"
+
+
+def _fewest(plan: Plan) -> str:
+    return f"{_least(plan)} to " if _least(plan) < len(plan.members) else ""
+
+
+def _least(plan: Plan) -> int:
+    """The fewest members that the run may be of."""
+    return plan.decision.members if plan.decision is not None else len(plan.members)
+
+
+def _until(plan: Plan) -> str:
+    """A line that says when the run has members enough, or that it has."""
+    if (asked := plan.spec.ensemble.until) is None:
+        return ""
+    method = until.method(plan.spec).folder
+    line = f"\nuntil    the interval of the mean SNR of {method} is narrower than {asked.width:g}"
+    if plan.decision is not None and plan.decision.settled:
+        return f"{line}: {'it is' if plan.decision.reached else 'not with all members'}"
+    begin = f"go on at {_least(plan)}" if plan.rounds else f"begin with {asked.first}"
+    return f"{line}; looks {begin} members and add {asked.step}"
 
 
 def _warning(spec: Spec) -> str:
@@ -94,9 +117,12 @@ def estimate(plan: Plan) -> str:
         _seconds_of_a_pass(plan, method) * batches * _samples(method, plan.data) / len(plan.data.evaluation)
         for method in spec.attribution.methods
     )
+    least = _least(plan)
+    few = f"{_duration(least * (train + explain))} for {least} and " if least < count else ""
     return (
         f"time     about {_duration(train)} of training and {_duration(explain)} of explaining a member on one slot of "
-        f"this machine; {_duration(count * (train + explain))} for {count} members on one slot, and some 30 s to start"
+        f"this machine; {few}{_duration(count * (train + explain))} for {count} members on one slot, and some 30 s to "
+        f"start{' each time that members are added' if plan.undecided else ''}"
     )
 
 

@@ -1,13 +1,13 @@
 """From a command to a checked plan: everything that can be refused is refused here, before any work."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 
 from jobs.command import Command
-from salcore import borrowed, layout, members, models, training
+from salcore import borrowed, layout, members, models, training, until
 from salcore.attribution import check_settings
 from salcore.complete import complete
 from salcore.data import Data, load
@@ -20,13 +20,38 @@ from salcore.storage import Store
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A checked run: its spec, data and members, and the fingerprint that its directory is known by."""
+    """A checked run: its spec, data and members, and the fingerprint that its directory is known by.
+
+    With `ensemble.until`, `rounds` are the looks taken so far, and `members` are all that there may be until the looks
+    have settled how many there are.
+    """
 
     spec: Spec
     store: Store
     data: Data
     members: tuple[Member, ...]
     fingerprint: str
+    rounds: tuple[until.Round, ...] = ()
+
+    @property
+    def decision(self) -> until.Decision | None:
+        """What the looks say; None without `ensemble.until`."""
+        return None if self.spec.ensemble.until is None else until.decide(self.rounds, self.spec.ensemble)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it is still to be found how many members the run is of."""
+        return self.decision is not None and not self.decision.settled
+
+    def looked(self, rounds: Iterable[until.Round]) -> "Plan":
+        """The plan with these looks; once they settle the number, it is of so many members."""
+        plan = replace(self, rounds=tuple(rounds))
+        decision = plan.decision
+        return plan.first(decision.members) if decision is not None and decision.settled else plan
+
+    def first(self, count: int) -> "Plan":
+        """The plan of the first `count` members."""
+        return replace(self, members=self.members[:count])
 
     def untrained(self, *, retry_failed: bool = False) -> list[Member]:
         """Members that are still to be trained; failed ones only on request."""
@@ -47,14 +72,15 @@ class Plan:
         return {index: reason for index, reason in reasons.items() if reason}
 
 
-def prepare(command: Command) -> Plan:
-    """Load and check all that the command needs. Raises UserError that names the key."""
+def prepare(command: Command, data: Data | None = None) -> Plan:
+    """Load and check all that the command needs; `data` is the spec's, where it is loaded already. Raises UserError."""
     spec = command.spec
     for method in spec.attribution.methods:
         check_settings(method.name, method.settings)
     if borrowed.is_borrowed(command.store):
         return _borrowed(command)
-    data = load(spec.data)
+    until.method(spec)
+    data = load(spec.data) if data is None else data
     models.check(spec.model, data.shape, len(data.classes))
     spec = complete(spec)
     spec = spec.model_copy(update={"data": spec.data.model_copy(update={"eval_samples": len(data.evaluation)})})
@@ -65,7 +91,16 @@ def prepare(command: Command) -> Plan:
     fingerprint = members.recipe(spec, data.digest)
     _check_directory(command.store, spec, fingerprint)
     _check_members(command.store, planned)
-    return Plan(spec=spec, store=command.store, data=data, members=planned, fingerprint=fingerprint)
+    plan = Plan(spec=spec, store=command.store, data=data, members=planned, fingerprint=fingerprint)
+    return plan.looked(_looks(plan, retry_failed=command.retry_failed)) if spec.ensemble.until else plan
+
+
+def _looks(plan: Plan, *, retry_failed: bool) -> Iterator[until.Round]:
+    """The looks on storage that still stand: not those without a member that is trained now or to be tried again."""
+    failures = {} if retry_failed else plan.failures()
+    for each in until.read(plan.store, plan.spec, plan.fingerprint):
+        if set(each.failed) == {index for index in failures if index < each.members}:
+            yield each
 
 
 def _borrowed(command: Command) -> Plan:
@@ -76,6 +111,10 @@ def _borrowed(command: Command) -> Plan:
     changes: dict[str, Any] = {"data": spec.data.model_copy(update={"eval_samples": len(data.evaluation)})}
     if spec.attribution.target == "label" and (data.evaluation.labels < 0).any():  # the truth is not known
         changes["attribution"] = spec.attribution.model_copy(update={"target": "ensemble"})
+    if spec.ensemble.until:  # it has done its work: these are the members
+        count = planned[-1].index + 1
+        files = spec.ensemble.weights and spec.ensemble.weights[:count]
+        changes["ensemble"] = spec.ensemble.model_copy(update={"until": None, "members": count, "weights": files})
     spec = spec.model_copy(update=changes)
     fingerprint = members.fingerprint([member.fingerprint for member in planned])
     return Plan(spec=spec, store=command.store, data=data, members=planned, fingerprint=fingerprint)
@@ -85,7 +124,8 @@ def resolved(plan: Plan) -> str:
     """The text of `spec.yaml`: every default written out, and the fingerprints, each of which the next one includes."""
     attribution = plan.spec.attribution.model_dump(mode="json", by_alias=True)
     maps = members.fingerprint(plan.fingerprint, attribution, plan.spec.data.split_seed)
-    stats = members.fingerprint(maps, plan.spec.ensemble.members, plan.spec.data.eval_samples)
+    count = len(plan.members) if plan.spec.ensemble.until else plan.spec.ensemble.members
+    stats = members.fingerprint(maps, count, plan.spec.data.eval_samples)
     marks = {"data": plan.data.digest, "member": plan.fingerprint, "maps": maps, "stats": stats}
     return yaml.safe_dump({**plan.spec.to_dict(), "fingerprints": marks}, sort_keys=False, width=120)
 
@@ -144,4 +184,5 @@ def _differences(before: dict, after: dict, prefix: str = "") -> list[str]:
 
 def _makes_members(key: str) -> bool:
     others = {"ensemble.members", "data.eval_samples", "data.root", "data.mirror"}
-    return key.split(".")[0] in {"data", "model", "ensemble", "training"} and key not in others
+    part, _, rest = key.partition(".")
+    return part in {"data", "model", "ensemble", "training"} and key not in others and not rest.startswith("until")

@@ -29,7 +29,7 @@ VALUE_LIMIT = 6000
 
 MAY_CHANGE = (
     "attribution.", "cluster.", "tracking.",
-    "data.eval_samples", "data.root", "data.mirror", "ensemble.members", "ensemble.weights",
+    "data.eval_samples", "data.root", "data.mirror", "ensemble.members", "ensemble.until", "ensemble.weights",
 )  # fmt: skip
 """Starts of the keys that may change while a run stays the same run: it grows, or its data moved."""
 

@@ -7,7 +7,7 @@ import ray
 
 from cluster import start
 from cluster.train import Broken
-from jobs import outcome, stages
+from jobs import outcome, rounds, stages
 from jobs.command import Command
 from jobs.console import libraries_write_to
 from jobs.lock import Lock
@@ -16,12 +16,20 @@ from jobs.prepare import Plan, prepare, resolved
 from jobs.progress import Progress
 from jobs.stages import Session
 from jobs.tracking import Tracker, tracking_uri
-from salcore import inventory, layout
+from salcore import inventory, layout, until
+from salcore.errors import UserError
 
 
 def run(asked: Command, wanted: Sequence[str]) -> int:
     """Do the `wanted` stages of a run; returns the exit status. Raises UserError, KeyboardInterrupt."""
-    plan = prepare(asked)
+    return carry_out(asked, prepare(asked), wanted)
+
+
+def carry_out(asked: Command, plan: Plan, wanted: Sequence[str]) -> int:
+    """Do the `wanted` stages of a plan that is prepared already; otherwise as `run`."""
+    if plan.undecided and not {"train", "explain", "reduce"} <= set(wanted):
+        one = "python -m jobs.ensemble, as how many members there are is found by training, explaining and reducing"
+        raise UserError("ensemble.until", f"{one} in turn; or ensemble.until=null, to train all ensemble.members")
     if asked.plan:
         print(describe(plan, map_shapes(plan)))
         print(estimate(plan))
@@ -30,7 +38,7 @@ def run(asked: Command, wanted: Sequence[str]) -> int:
     with Lock(plan.store):
         if _finished(plan, wanted, retry_failed=asked.retry_failed):
             print(outcome.table(outcome.facts(plan)))
-            print(f"nothing to do: {plan.store} is finished ({len(plan.trained())} members)")
+            print(f"nothing to do: {plan.store} is finished ({len(plan.trained())} members{outcome.stopped(plan)})")
             return _status(plan)
         print(describe(plan, map_shapes(plan)), flush=True)
         plan.store.write(layout.SPEC, resolved(plan).encode())
@@ -45,16 +53,16 @@ def _do(asked: Command, plan: Plan, wanted: Sequence[str], uri: str) -> int:
     sent = False
     try:
         with libraries_write_to(log) as console:
-            progress = Progress(console)
-            tracker = Tracker(
-                plan.store, plan.spec, plan.members, fingerprint=plan.fingerprint, uri=uri, tell=progress.say
-            )
+            session = Session(plan=plan, progress=Progress(console))
+            tell = session.progress.say
+            tracker = Tracker(plan.store, plan.spec, plan.members, fingerprint=plan.fingerprint, uri=uri, tell=tell)
             with tracker:
                 try:
-                    _stages(Session(plan=plan, progress=progress), tracker, wanted, retry_failed=asked.retry_failed)
+                    _stages(session, tracker, wanted, retry_failed=asked.retry_failed)
                 finally:
                     if not joined:  # before MLflow hears how it ended, so that nothing is trained after that
                         ray.shutdown()
+                plan = session.plan
                 status = outcome.mlflow_status(plan)
                 found = outcome.facts(plan)
                 sent = tracker.finish(status, metrics=outcome.metrics(found), artifacts=layout.ARTIFACTS, wait_s=60)
@@ -70,10 +78,12 @@ def _do(asked: Command, plan: Plan, wanted: Sequence[str], uri: str) -> int:
 
 
 def _stages(session: Session, tracker: Tracker, wanted: Sequence[str], *, retry_failed: bool) -> None:
-    if "train" in wanted and session.plan.untrained(retry_failed=retry_failed):
+    if session.plan.undecided or ("train" in wanted and session.plan.untrained(retry_failed=retry_failed)):
         start.start()
         tracker.ready()  # the run ids stand before workers start
-    if "train" in wanted:
+    if session.plan.undecided:
+        rounds.settle(session, retry_failed=retry_failed)
+    elif "train" in wanted:
         stages.train_members(session, retry_failed=retry_failed)
     if not session.plan.trained():
         return  # every member failed, and there is nothing to explain
@@ -89,7 +99,7 @@ def _stages(session: Session, tracker: Tracker, wanted: Sequence[str], *, retry_
 
 def _finished(plan: Plan, wanted: Sequence[str], *, retry_failed: bool) -> bool:
     """Whether storage already holds all that these stages would make."""
-    if "train" in wanted and plan.untrained(retry_failed=retry_failed):
+    if plan.undecided or ("train" in wanted and plan.untrained(retry_failed=retry_failed)):
         return False
     if not plan.store.exists(layout.SPEC) or plan.store.read(layout.SPEC).decode() != resolved(plan):
         return False
@@ -108,4 +118,6 @@ def _status(plan: Plan) -> int:
         print(f"member {index} failed: {reason}", file=sys.stderr)
     if failures:
         print("try failed members again with --retry-failed", file=sys.stderr)
+    if short := until.unreached(plan.rounds, plan.spec.ensemble):
+        print(short, file=sys.stderr)
     return 1 if failures else 0

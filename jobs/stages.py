@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+
 import salcore
 from cluster import explain as explaining
 from cluster import reduce as reducing
@@ -115,7 +117,12 @@ def explain_members(session: Session) -> inventory.Inventory:
 
 
 def reduce_maps(session: Session, found: inventory.Inventory) -> None:
-    """Reduce the ranges whose maps changed, and summarise."""
+    """Reduce the ranges whose maps changed, and write the summary."""
+    session.plan.store.write_parquet(layout.SUMMARY, statistics(session, found))
+
+
+def statistics(session: Session, found: inventory.Inventory) -> pa.Table:
+    """Reduce the ranges whose maps changed, and sum all of them up: one row per method."""
     plan = session.plan
     work = list(ranges_to_reduce(plan, found))
     if work:
@@ -135,7 +142,7 @@ def reduce_maps(session: Session, found: inventory.Inventory) -> None:
         folder = layout.stats_folder(method.folder)
         for name in plan.store.files(folder).keys() - set(files):
             plan.store.delete(name)  # of ranges that an earlier spec asked for
-    plan.store.write_parquet(layout.SUMMARY, summarise(read_stats(plan.store, name) for name in files))
+    return summarise(read_stats(plan.store, name) for name in files)
 
 
 def write_report(session: Session) -> None:

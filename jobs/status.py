@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import salcore
 from jobs import command
-from salcore import layout
+from salcore import layout, until
 from salcore.member_files import CHECKPOINT
 
 
@@ -26,12 +26,15 @@ def act(arguments: list[str]) -> int:
 def describe(run: "salcore.runs.Run") -> str:
     """Members trained, training and failed; shards per method; statistics; report; who drives the run."""
     spec, store = run.spec, run.store
-    planned = spec.ensemble.members
     checkpoints = [int(name.split("/")[1]) for name in store.files("members") if name.endswith(f"/{CHECKPOINT}")]
     lines = [f"run      {store}", f"driver   {_driver(run)}"]
-    lines.append(f"train    {len(run.members)}/{planned} members trained")
+    lines.append(f"train    {len(run.members)}/{run.planned} members trained")
     lines += [f"         member {index} has a checkpoint" for index in checkpoints]
     lines += [f"         member {index} failed: {reason}" for index, reason in run.failures.items()]
+    if spec.ensemble.until is not None:
+        taken = until.read(store, spec, run.fingerprints.get("member", ""))
+        looks = [until.told(each, spec.ensemble) for each in taken if each.members <= run.planned]
+        lines.append(f"until    {looks[-1] if looks else 'no look taken yet'}")
     shards = [name for name in store.files("maps") if re.fullmatch(r".*/part-\d+\.arrow", name)]
     made = Counter(name.split("/")[1] for name in shards)
     summary = run.summary.to_pylist() if store.exists(layout.SUMMARY) else []

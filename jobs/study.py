@@ -37,16 +37,19 @@ def act(arguments: list[str]) -> int:
     specs = specs_of(found, given.preset, axes, [each for each in given.overrides if each not in axes])
     home = (given.run_dir or f"runs/{given.name}").rstrip("/")
     folder = given.ensembles or f"{home.rpartition('/')[0] or '.'}/ensembles"
-    runs = ensembles.run(specs, folder, plan=given.plan)
+    asked = ensembles.plan(specs, folder)
     if given.plan:
+        print(ensembles.told(asked))
         return 0
+    status = ensembles.run(asked)
+    runs = ensembles.opened(asked)
     rows = tuple(found.rows(runs))
     store = Store(home)
     store.write_parquet("study.parquet", table(rows))
     store.write("report/index.html", build(found, rows, found.figures(runs), runs).encode())
     print(printed(rows))
     print(f"table    {store.path('study.parquet')}\npage     {store.path('report/index.html')}")
-    return 0
+    return status
 
 
 def specs_of(found: ModuleType, preset: str, axes: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:

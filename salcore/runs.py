@@ -13,7 +13,7 @@ import pyarrow as pa
 import yaml
 from pyarrow import ipc
 
-from salcore import borrowed, layout, shards
+from salcore import borrowed, layout, shards, until
 from salcore.data import Data, load
 from salcore.errors import UserError
 from salcore.explain import read_predictions
@@ -54,14 +54,19 @@ class Run:
         return f"<Run {self.spec.name!r}: {len(self.members)} members, methods {', '.join(self.methods) or 'none'}>"
 
     @cached_property
+    def planned(self) -> int:
+        """Number of members that the run is of: `ensemble.members`, or fewer where `ensemble.until` stopped it."""
+        return until.planned(self.store, self.spec, self.fingerprints.get("member", ""))
+
+    @cached_property
     def members(self) -> tuple[int, ...]:
-        """Indices of the trained members of the spec, in order."""
-        return tuple(index for index in self._with(RECORD) if index < self.spec.ensemble.members)
+        """Indices of the trained members of the run, in order."""
+        return tuple(index for index in self._with(RECORD) if index < self.planned)
 
     @cached_property
     def failures(self) -> dict[int, str]:
         """Why members failed, by index."""
-        failed = [index for index in self._with(FAILED) if index < self.spec.ensemble.members]
+        failed = [index for index in self._with(FAILED) if index < self.planned]
         return {index: self.store.read_json(member_file(index, FAILED))["reason"] for index in failed}
 
     @cached_property
@@ -92,6 +97,13 @@ class Run:
     def variance(self, method: str) -> np.ndarray:
         """Variance (ddof = 1) over members of every sample and pixel, `(N, C, H, W)` float32."""
         return self._tensors(method, "variance")
+
+    def significant(self, method: str) -> np.ndarray:
+        """Which pixels of every sample differ from zero beyond training noise, `(N, C, H, W)` bool.
+
+        What that promises and what not: `salcore.significance`.
+        """
+        return self._tensors(method, "significant").astype(bool)
 
     def snr(self, method: str) -> np.ndarray:
         """Signal-to-noise ratio of every sample, `(N,)` (Woerl et al., Eq. 5)."""

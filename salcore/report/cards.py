@@ -1,4 +1,4 @@
-"""Samples as pictures: the image, what the ensemble agrees on, how much it varies, and two members that disagree."""
+"""Samples as pictures: the image, what the ensemble agrees on, how sure that is, and two members that disagree."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,17 +8,18 @@ import numpy as np
 
 from salcore.figures.charts import class_name
 from salcore.figures.choose import cosines, extremes
-from salcore.figures.colour import LARGEST_SIDE, map_png, positive_scale, signed_scale
+from salcore.figures.colour import LARGEST_SIDE, map_png, masked_png, positive_scale, signed_scale
 from salcore.figures.images import Images
 from salcore.figures.maps import summed, t_map
-from salcore.figures.signs import PERCENT, ROOT_M, SIGMA, number
+from salcore.figures.signs import PERCENT, ROOT_M, SIGMA, number, percent
 from salcore.report import html
 from salcore.report.facts import Facts, Samples
+from salcore.summary import read_stats
 
 if TYPE_CHECKING:
     from salcore.runs import Run
 
-PANELS = 5
+PANELS = 6
 BUDGET = 1_800_000
 """Bytes that all maps of a page may take before they are encoded: more maps are drawn smaller."""
 
@@ -52,7 +53,7 @@ def cards(run: "Run", facts: Facts, images: Images, positions: Sequence[int]) ->
 
 
 def strip(run: "Run", method: str, position: int, side: int = LARGEST_SIDE) -> list[str]:
-    """Mean, standard deviation and t map of one sample by one method, and its two extreme members.
+    """Mean, standard deviation, t map and significant pixels of one sample by one method, and its two extreme members.
 
     Of the members whose map is finite; empty where there are none.
     """
@@ -67,6 +68,7 @@ def strip(run: "Run", method: str, position: int, side: int = LARGEST_SIDE) -> l
         scale = positive_scale(sigma)
         pieces.append(html.picture(map_png(sigma, scale, side), f"standard deviation {SIGMA}", "over members", scale))
         pieces.append(_map(t_map(maps), "t map", f"mean / ({SIGMA} / {ROOT_M})", side))
+        pieces.append(_significant(run, method, position, mean, side))
         to_mean = cosines(maps.reshape(len(maps), -1), mean.ravel())
         for place in extremes(maps):
             note = f"cosine {number(float(to_mean[place]))} to the mean"
@@ -113,6 +115,17 @@ def panel_side(panels: int) -> int:
 def _map(values: np.ndarray, caption: str, note: str, side: int) -> str:
     scale = signed_scale(values)
     return html.picture(map_png(values, scale, side), caption, note, scale)
+
+
+def _significant(run: "Run", method: str, position: int, mean: np.ndarray, side: int) -> str:
+    """The mean map `(H, W)` where any channel of a pixel differs from zero beyond training noise."""
+    part, row = divmod(position, run.spec.attribution.shard_samples)
+    stats = read_stats(run.store, run.stats_files(method)[part]).stats.slice(row, 1)
+    mask = stats.column("significant").combine_chunks().to_numpy_ndarray()[0].astype(bool).any(axis=0)
+    scale = signed_scale(mean)
+    share = stats.column("significant_share")[0].as_py()
+    note = f"{percent(share)} of the map" if share else "nothing in this map"
+    return html.picture(masked_png(mean, mask, scale, side), "significant", note, scale)
 
 
 def _grid(pieces: Sequence[str]) -> str:

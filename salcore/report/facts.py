@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from salcore import until
 from salcore.report.accuracy import Accuracy, accuracy, confidence, ensemble_probabilities
 from salcore.report.left_out import LeftOut, left_out
+from salcore.report.one_sign import NEARLY_ALL, share_of_one_sign
+from salcore.report.outlying import Outlying, member_cosines, outlying
 from salcore.statistics import Estimate, jackknife
 from salcore.summary import read_stats
 
@@ -15,21 +18,44 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Alike:
+    """How alike members' maps of one method are, means over samples, and the share of significant pixels."""
+
+    ssim: float
+    ssim_pairwise: float
+    cosine: float
+    spearman: float
+    signs: float
+    top: float
+    significant: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodFacts:
-    """One row of the summary: SNR and its relatives are means over `samples`, intervals are over members."""
+    """One row of the summary: SNR and its relatives are means over `samples`, intervals are over members.
+
+    `non_negative`: no map is negative anywhere; `one_sign`: the maps are nearly all of one sign, whichever.
+    """
 
     name: str
     members: int
     samples: int
     snr: Estimate
     debiased: Estimate
-    at_30: float
+    at_30: Estimate
     scale_free: float
-    ssim: float
+    alike: Alike
     negatives: int
     non_negative: bool
+    one_sign: bool
     null: float
     residual: float
+    outlying: Outlying | None = None
+
+    @property
+    def lifted(self) -> bool:
+        """Whether an offset from zero that all maps share lifts the SNR: it says less than that of signed maps."""
+        return self.non_negative or self.one_sign
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +89,8 @@ class Samples:
 class Facts:
     """What is known of a run. `main` is the method whose samples are shown first; None if nothing is reduced.
 
-    `left_out`: of each method with maps that are not finite, which ones.
+    `left_out`: of each method with maps that are not finite, which ones. `looks`: those that decided whether there are
+    enough members, where the spec asks for as many as it takes.
     """
 
     planned: int
@@ -75,16 +102,17 @@ class Facts:
     lead: Lead | None
     samples: Samples | None
     left_out: tuple[LeftOut, ...] = ()
+    looks: tuple[until.Round, ...] = ()
 
 
 def gather(run: "Run") -> Facts:
     """Read the facts of a run: summary, logits, and the scalar columns of one method."""
     rows = [row for row in run.summary.to_pylist() if row["method"] in run.methods]
-    methods = tuple(_method(row) for row in rows)
+    methods = tuple(_method(run, row) for row in rows)
     main = main_method(methods)
     labels, logits = run.logits()
     return Facts(
-        planned=run.spec.ensemble.members,
+        planned=run.planned,
         trained=run.members,
         failures=dict(run.failures),
         accuracy=accuracy(run.members, labels, logits),
@@ -93,16 +121,17 @@ def gather(run: "Run") -> Facts:
         lead=_lead(run, methods),
         samples=None if main is None else _samples(run, main, ensemble_probabilities(logits)),
         left_out=tuple(found for row in rows if (found := left_out(run, row))),
+        looks=_looks(run),
     )
 
 
 def ranked(methods: tuple[MethodFacts, ...]) -> list[MethodFacts]:
     """Methods whose debiased SNR is known and comparable, the highest first.
 
-    Non-negative maps have an SNR that noise alone lifts above 1: they are ranked only where there are no others.
+    Maps of one sign have an SNR that noise alone lifts above 1: they are ranked only where there are no others.
     """
     known = [method for method in methods if not np.isnan(method.debiased.value)]
-    signed = [method for method in known if not method.non_negative]
+    signed = [method for method in known if not method.lifted]
     return sorted(signed or known, key=lambda method: -method.debiased.value)
 
 
@@ -114,6 +143,10 @@ def main_method(methods: tuple[MethodFacts, ...]) -> str | None:
     widest = tuple(method for method in methods if method.samples == most)
     order = ranked(widest)
     return order[0].name if order else widest[0].name
+
+
+def _looks(run: "Run") -> tuple[until.Round, ...]:
+    return until.read(run.store, run.spec, run.fingerprints.get("member", "")) if run.spec.ensemble.until else ()
 
 
 def leave_one_out(run: "Run", method: str) -> np.ndarray:
@@ -136,21 +169,41 @@ def _lead(run: "Run", methods: tuple[MethodFacts, ...]) -> Lead | None:
     return Lead(first=first.name, second=second.name, difference=difference)
 
 
-def _method(row: dict[str, Any]) -> MethodFacts:
+def _method(run: "Run", row: dict[str, Any]) -> MethodFacts:
+    name = row["method"]
     return MethodFacts(
-        name=row["method"],
+        name=name,
         members=row["members"],
         samples=row["samples"],
-        snr=Estimate(value=row["snr"], low=row["snr_low"], high=row["snr_high"]),
-        debiased=Estimate(value=row["snr_debiased"], low=row["snr_debiased_low"], high=row["snr_debiased_high"]),
-        at_30=row["snr_at_30"],
+        snr=_estimate(row, "snr"),
+        debiased=_estimate(row, "snr_debiased"),
+        at_30=_estimate(row, "snr_at_30"),
         scale_free=row["snr_scale_free"],
-        ssim=row["ssim_to_mean"],
+        alike=_alike(row),
         negatives=row["negatives"],
         non_negative=row["non_negative"],
+        one_sign=share_of_one_sign(run, name) >= NEARLY_ALL,
         null=row["null"],
         residual=row["residual_max"],
+        outlying=outlying(member_cosines(run, name)),
     )
+
+
+def _alike(row: dict[str, Any]) -> Alike:
+    """The likenesses, NaN those that summaries of older runs lack."""
+    return Alike(
+        ssim=row["ssim_to_mean"],
+        ssim_pairwise=row.get("ssim_pairwise", np.nan),
+        cosine=row.get("cosine_to_mean", np.nan),
+        spearman=row.get("spearman_to_mean", np.nan),
+        signs=row.get("sign_agreement", np.nan),
+        top=row.get("top_overlap", np.nan),
+        significant=row.get("significant_share", np.nan),
+    )
+
+
+def _estimate(row: dict[str, Any], name: str) -> Estimate:
+    return Estimate(value=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"])
 
 
 def _samples(run: "Run", method: str, probabilities: np.ndarray) -> Samples:

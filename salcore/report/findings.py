@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from salcore.figures.signs import PERCENT, ROOT_M, TIMES, number, percent
+from salcore import until
+from salcore.figures.signs import PERCENT, ROOT_M, TIMES, counted, number, percent
 from salcore.report.accuracy import Accuracy
 from salcore.report.facts import Facts, MethodFacts, Samples, ranked
 from salcore.report.left_out import LeftOut, listed
-from salcore.statistics import Estimate
+from salcore.report.stopping import stopped
+from salcore.statistics import Estimate, mean_map_snr, members_for
 
 if TYPE_CHECKING:
     from salcore.spec import Spec
@@ -35,10 +37,15 @@ class Finding:
 def findings(facts: Facts, spec: "Spec", sizes: str = "") -> Iterator[Finding]:
     """The answers in the order in which a stranger asks. `sizes` describes the data set, where it could be had."""
     answer = trained(facts, spec, sizes)
-    yield Finding(question="What was trained, on what?", answer=answer, caution=bool(facts.failures))
+    unreached = until.unreached(facts.looks, spec.ensemble) is not None
+    caution = bool(facts.failures) or unreached
+    yield Finding(question="What was trained, on what?", answer=answer, caution=caution)
     yield how_accurate(facts.accuracy, len(facts.trained))
     yield least_noisy(facts)
     yield how_sure(facts)
+    yield how_much_is_real(facts)
+    if any(method.outlying and method.outlying.outliers for method in facts.methods):
+        yield who_differs(facts)
     if facts.left_out:
         yield unusable(facts.left_out)
     if facts.samples is not None:
@@ -61,7 +68,10 @@ def trained(facts: Facts, spec: "Spec", sizes: str = "") -> str:
         how = f"{_members(count)} of {spec.model.name}, {epochs} of {objective} each"
     lost = facts.planned - count - len(facts.failures)
     rest = f" {_members(len(facts.failures))} failed." if facts.failures else ""
-    rest += f" {_members(lost)} of the {facts.planned} planned not trained yet." if lost > 0 else ""
+    if spec.ensemble.until is not None:
+        rest += f" {stopped(facts.looks, spec.ensemble)}"
+    elif lost > 0:
+        rest += f" {_members(lost)} of the {facts.planned} planned not trained yet."
     return f"{how}, on {spec.data.name}{sizes}. They differ {varied(spec)}.{rest}"
 
 
@@ -110,10 +120,10 @@ def least_noisy(facts: Facts) -> Finding:
     best = order[0]
     answer = f"{best.name}: debiased SNR {number(best.debiased.value)}{_between(best.debiased)}. {_meaning(best)} "
     answer += "Least noisy means most repeatable, not most right."
-    others = [method for method in facts.methods if method.non_negative and method is not best]
+    others = [method for method in facts.methods if method.lifted and method is not best]
     if others:
         names = ", ".join(method.name for method in others)
-        answer += f" Not ranked: {names}, whose maps are nowhere negative, so that noise alone lifts their SNR."
+        answer += f" Not ranked: {names}, whose maps are nearly all of one sign, so that noise alone lifts their SNR."
     return Finding(question=question, answer=answer)
 
 
@@ -137,6 +147,39 @@ def how_sure(facts: Facts) -> Finding:
     note = f" They explain different numbers of samples ({order[0].samples} and {order[1].samples})." if uneven else ""
     few = " With so few members the interval itself is rough." if order[0].members < 5 else ""
     return Finding(question=question, answer=f"{told}: {verdict}.{note}{few}", caution=not sure)
+
+
+def how_much_is_real(facts: Facts) -> Finding:
+    """The share of pixels that differ from zero beyond training noise, by the main method and the best one."""
+    question = "How much of a map is real?"
+    main = next((method for method in facts.methods if method.name == facts.main), None)
+    if main is None or math.isnan(share := main.alike.significant):
+        answer = "Unknown: it takes finite maps of 2 members at least."
+        return Finding(question=question, answer=answer, caution=True)
+    # An offset that all maps share makes every pixel significant: methods of one sign are not compared.
+    signed = (method for method in facts.methods if not method.lifted and not math.isnan(method.alike.significant))
+    best = max(signed, key=lambda method: method.alike.significant, default=main)
+    answer = (
+        f"Of a map of {main.name}, {percent(share)} of the pixels differ from zero beyond the noise of {main.members} "
+        "training runs (mean over samples)."
+    )
+    if best.alike.significant > share:
+        answer += f" Most by {best.name}: {percent(best.alike.significant)}."
+    answer += " Of such pixels at most 1 in 20 is expected to be false; more members find more."
+    return Finding(question=question, answer=answer, caution=share == 0)
+
+
+def who_differs(facts: Facts) -> Finding:
+    """The members whose maps are far less like the others' than is usual among them."""
+    found = {each.name: each.outlying for each in facts.methods if each.outlying and each.outlying.outliers}
+    members = sorted({member for each in found.values() for member in each.outliers})
+    name, worst = min(found.items(), key=lambda each: each[1].least[1] - each[1].median)
+    answer = (
+        f"Yes, {listed('member', members)}, by {len(found)} of {len(facts.methods)} methods: the maps are much less "
+        f"like the others' than is usual here. By {name}, the cosine of member {worst.least[0]} to the others' mean "
+        f"map is {number(worst.least[1])}; half of the members are above {number(worst.median)}."
+    )
+    return Finding(question="Does any member stand out?", answer=answer, caution=True)
 
 
 def unusable(left_out: tuple[LeftOut, ...]) -> Finding:
@@ -180,14 +223,14 @@ def more_members(method: MethodFacts) -> Finding:
     told = (
         f"The mean map of {members} members ({method.name}) has an SNR of {number(1 / left)} "
         f"({ROOT_M} {TIMES} debiased): noise of {percent(left)} of the signal is left in it. "
-        f"Twice that SNR takes {target} members"
+        f"Twice that SNR takes {counted(target)} members"
     )
     if left <= CLEAN:
         return Finding(question=question, answer=f"Hardly. {told}.")
     clean = members_for(debiased, 1 / CLEAN)
     return Finding(
         question=question,
-        answer=f"Yes. {told}, noise of {number(100 * CLEAN, 0)}{PERCENT} takes {clean}.",
+        answer=f"Yes. {told}, noise of {number(100 * CLEAN, 0)}{PERCENT} takes {counted(clean)}.",
         caution=left > 1,
     )
 
@@ -200,24 +243,6 @@ def reproduced(spec: "Spec") -> Finding:
     )
     command = f"python -m jobs.ensemble {spec.name}.yaml"
     return Finding(question="How is it reproduced?", answer=answer, command=command)
-
-
-def mean_map_snr(debiased: float, members: int) -> float:
-    """SNR of a mean map over `members`: sqrt(M) times that of one map.
-
-    >>> mean_map_snr(0.5, 16)
-    2.0
-    """
-    return math.sqrt(members) * debiased
-
-
-def members_for(debiased: float, snr: float) -> int:
-    """Members whose mean map reaches `snr`: (snr / debiased)^2, rounded up.
-
-    >>> members_for(0.5, 4.0)
-    64
-    """
-    return math.ceil((snr / debiased) ** 2 - 1e-9)
 
 
 def warnings(facts: Facts) -> Iterator[str]:

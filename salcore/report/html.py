@@ -54,9 +54,9 @@ def details(summary: str, *pieces: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table that scrolls sideways where it is too wide. Columns that begin with a number stand right, others left."""
+    """A table that scrolls sideways where it is too wide. Columns of mostly numbers stand right, others left."""
     texts = [[number(value, 3) if isinstance(value, float) else str(value) for value in row] for row in rows]
-    right = [_is_number(text) for text in texts[0]] if texts else [False] * len(head)
+    right = [2 * sum(_is_number(row[column]) for row in texts) > len(texts) for column in range(len(head))]
     lines = [_row("td", row, right) for row in texts]
     top = f"<thead>{_row('th', head, right)}</thead>"
     return f'<div class="scroll"><table>{top}<tbody>\n{joined(lines)}\n</tbody></table></div>'

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from salcore.errors import UserError
 from salcore.figures.images import load_images
-from salcore.report import html, provenance, sections
+from salcore.report import html, methods, provenance, sections
 from salcore.report.facts import Facts, gather
 from salcore.report.findings import findings, warnings
 
@@ -13,9 +14,14 @@ if TYPE_CHECKING:
 
 
 def build(run: "Run") -> str:
-    """The page of a reduced run, answers first. Raises ValueError if no member is trained or no method is reduced."""
+    """The page of a reduced run, answers first.
+
+    Raises ValueError if no member is trained or no method is reduced, UserError for statistics of an older version.
+    """
     if not run.methods:
         raise ValueError(f"`run`: expected statistics of at least one method, found none in {run.store}")
+    if "significant_share" not in run.summary.column_names:
+        raise UserError("RUN", "statistics of this version (python -m jobs.reduce RUN makes them)", str(run.store))
     return html.page(f"{run.spec.name}: which parts of the explanations are real", _body(run, gather(run)))
 
 
@@ -32,7 +38,8 @@ def _body(run: "Run", facts: Facts) -> Iterator[str]:
     yield _contents()
     yield sections.samples(run, facts, images)
     yield sections.distrusted(facts.samples, images)
-    yield sections.methods(facts)
+    yield methods.noise(facts)
+    yield methods.likeness(facts)
     yield sections.convergence(run, facts)
     yield sections.classes(run, facts, images)
     yield sections.accuracies(run, facts)
@@ -42,7 +49,8 @@ def _body(run: "Run", facts: Facts) -> Iterator[str]:
 
 def _contents() -> str:
     named = {
-        "samples": "Maps", "distrust": "Samples to distrust", "methods": "Methods", "convergence": "Convergence",
+        "samples": "Maps", "distrust": "Samples to distrust", "methods": "Noise of the methods",
+        "likeness": "How alike maps are", "convergence": "Convergence",
         "classes": "Classes", "accuracy": "Accuracy", "run": "What was run", "reproduce": "How to reproduce it",
     }  # fmt: skip
     links = " · ".join(f'<a href="#{name}">{title}</a>' for name, title in named.items())

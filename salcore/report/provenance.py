@@ -57,12 +57,13 @@ def described(images: Images) -> str:
 
 def reproduce(run: "Run") -> str:
     """Commands that make the same run again, make it larger, and open it."""
-    directory, members = str(run.store), run.spec.ensemble.members
+    directory, twice = str(run.store), f"ensemble.members={2 * run.planned}"
+    twice += " ensemble.until=null" if run.spec.ensemble.until else ""
     commands = (
         f"# the same run again, elsewhere: the same weights, bit for bit, on the same kind of hardware\n"
         f"python -m jobs.ensemble {directory}/{layout.SPEC} --run-dir {run.spec.name}_again\n\n"
         f"# twice the members, in this directory: only the new ones are trained\n"
-        f"python -m jobs.ensemble {directory}/{layout.SPEC} ensemble.members={2 * members} --run-dir {directory}\n\n"
+        f"python -m jobs.ensemble {directory}/{layout.SPEC} {twice} --run-dir {directory}\n\n"
         f"# in a notebook\n"
         f'import salcore\nrun = salcore.open("{directory}")\nrun.mean("{run.methods[0]}")'
     )

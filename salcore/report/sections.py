@@ -15,6 +15,7 @@ from salcore.report.cards import cards, thumbnails
 from salcore.report.correlation import pearson, spearman
 from salcore.report.facts import Facts, Samples
 from salcore.report.findings import Finding
+from salcore.significance import CONTROLLED
 from salcore.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -34,47 +35,6 @@ def answers(found: Iterator[Finding]) -> str:
     return f'<div class="answers">{html.joined(pieces)}</div>'
 
 
-def methods(facts: Facts) -> str:
-    """Table and chart of the methods' SNR."""
-    head = (
-        "method", "SNR", "debiased", "at 30", "scale-free", "SSIM", "pure noise", "samples", "no signal", "residual",
-    )  # fmt: skip
-    rows = [
-        (
-            f"{m.name} *" if m.non_negative else m.name, with_interval(m.snr), with_interval(m.debiased), m.at_30,
-            m.scale_free, m.ssim, m.null, m.samples, m.negatives, residual(m.residual),
-        )
-        for m in facts.methods
-    ]  # fmt: skip
-    notes = [
-        "SNR: norm of the mean map over norm of the standard deviation, mean over samples (Woerl et al., 2023, Eq. 5). "
-        "In brackets 95 % intervals over members (jackknife): where another ensemble of this size would lie.",
-        "Debiased: the SNR of infinitely many members, free of the noise that averaging leaves; compare methods and "
-        "runs by it. At 30: with 30 members, as in the paper's tables. Scale-free: every member's map at unit norm "
-        "first. SSIM: likeness of a member's map to the mean map of the others, 1 at most. Pure noise: 1 / √M. No "
-        "signal: samples whose mean map is no larger than noise alone makes it. Residual: the largest, of methods that "
-        "promise to sum to the change of the score.",
-    ]
-    if any(m.non_negative for m in facts.methods):
-        notes.append(
-            "* No value of these maps is negative. The SNR of such maps is lifted above 1 by noise alone: it cannot be "
-            "compared with that of signed maps, nor with pure noise as given here."
-        )
-    drawn = [m for m in facts.methods if math.isfinite(m.debiased.value)]
-    pieces = [html.table(head, rows), *(html.paragraph(note, "muted") for note in notes)]
-    if drawn:
-        names, debiased = [m.name for m in drawn], [m.debiased for m in drawn]
-        members = drawn[0].members
-        snr = charts.method_snr(names, debiased, [m.snr.value for m in drawn], members)
-        averaged = charts.mean_map_snr(names, [e.value for e in debiased], members)
-        both = html.charts(
-            html.chart(canvas.svg(snr, "methods"), "One member's map: further right is less noisy."),
-            html.chart(canvas.svg(averaged, "averaging"), "The mean map: its SNR grows as the root of the members."),
-        )
-        pieces.insert(0, both)
-    return html.section("methods", "Noise of the methods", *pieces)
-
-
 def samples(run: "Run", facts: Facts, images: Images) -> str:
     """Cards of samples from the highest to the lowest SNR."""
     assert facts.samples is not None, "only reduced runs have samples"
@@ -87,7 +47,12 @@ def samples(run: "Run", facts: Facts, images: Images) -> str:
         "that.",
     ]
     if channels > 1:
-        notes.append(f"Maps are summed over their {channels} channels, member by member, before anything is drawn.")
+        notes.append(
+            f"Maps are summed over their {channels} channels, member by member, before anything is drawn. Significance "
+            "is tested channel by channel: a pixel is shown where any of its channels is significant."
+        )
+    if len(facts.trained) > 1:
+        notes.append(f"Significant pixels: {CONTROLLED}")
     if images.missing:
         notes.append(f"Without images: {images.missing}")
     told = [html.paragraph(note, "muted") for note in notes]
@@ -163,18 +128,6 @@ def interval(estimate: Estimate, digits: int = 3) -> str:
     if math.isnan(estimate.low):
         return DASH
     return f"{number(estimate.low, digits)} to {number(estimate.high, digits)}"
-
-
-def with_interval(estimate: Estimate) -> str:
-    """A value and, in brackets, its interval."""
-    if math.isnan(estimate.low):
-        return number(estimate.value, 3)
-    return f"{number(estimate.value, 3)} ({interval(estimate, 2)})"
-
-
-def residual(value: float) -> str:
-    """Largest completeness residual; a dash where the method promises none."""
-    return DASH if value is None or math.isnan(value) else f"{value:.1e}"
 
 
 def _main_first(facts: Facts) -> list[str]:

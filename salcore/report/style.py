@@ -13,6 +13,7 @@ main{max-width:1080px;margin:0 auto;padding:28px 20px 60px}
 h1{font-size:1.9rem;line-height:1.2;margin:0 0 4px;overflow-wrap:anywhere}
 h2{font-size:1.3rem;margin:48px 0 10px}
 h3{font-size:1.05rem;margin:0}
+section>h3{margin-top:26px}
 p{margin:8px 0;max-width:74ch}
 a{color:var(--blue)}
 .lead,.muted,figcaption,small{color:var(--muted)}
@@ -30,7 +31,7 @@ max-width:none}
 .answer pre{margin:8px 0 0;background:none}
 .sample{margin:14px 0}
 .sample>p{margin:2px 0 10px;font-size:.94rem}
-.strip{display:grid;grid-template-columns:repeat(6,minmax(0,1fr));gap:14px;margin:10px 0}
+.strip{display:grid;grid-template-columns:repeat(7,minmax(0,1fr));gap:12px;margin:10px 0}
 .thumbs{display:grid;grid-template-columns:repeat(8,minmax(0,1fr));gap:14px;margin:12px 0}
 figure{margin:0}
 .picture img{width:100%;aspect-ratio:1;object-fit:contain;image-rendering:pixelated;display:block;border-radius:3px}
@@ -50,6 +51,8 @@ thead th{color:var(--muted);font-weight:600}
 .pairs th{font-weight:500;color:var(--muted);width:1%}
 .pairs td{white-space:normal;overflow-wrap:anywhere}
 .n{text-align:right}
+td.n{white-space:pre;color:var(--muted);font-size:.84em;line-height:1.35}
+td.n::first-line{color:var(--ink);font-size:1.19em;line-height:1.55}
 pre{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 14px;overflow-x:auto;
 font-size:.86rem}
 details{margin:8px 0}

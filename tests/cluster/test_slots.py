@@ -69,17 +69,34 @@ def test_queue_hears_of_a_death_at_once(ray_cluster):
 
 
 def workers():
-    """Processes of slots, by pid."""
-    found = {}
+    """Pids of the slots' processes that are there now."""
+    found = set()
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             if any("RayTrainWorker" in word for word in process.cmdline()[:1]):
-                found[process.pid] = process
+                found.add(process.pid)
+    return found
+
+
+def beginnings(store):
+    """(slot, pid) of every time that member 0 was begun, from the logs of the run."""
+    found = []
+    for log in sorted((store.local / "logs").glob("train-slot-*.log")):
+        pid = None
+        for line in log.read_text().splitlines():
+            words = line.split()[1:]  # without the time
+            if words[0] == "process":
+                pid = int(words[1])
+            elif words == ["member", "0", "begins"]:
+                found.append((log.stem, pid))
     return found
 
 
 def test_free_slot_takes_up_the_member_of_a_killed_one(ray_cluster, tmp_path):
-    """One pool of two slots serves two runs: a short member, then a long one whose slot is killed in the middle."""
+    """One pool of two slots serves two runs: a short member, then a long one whose slot is killed in the middle.
+
+    The slot that trains the long one is halted until the other slot stands idle beside it, however late that starts.
+    """
     short, long = members(1, "training.epochs=1"), members(1, "training.epochs=400", "ensemble.root_seed=1")
     stores = [Store(tmp_path / name) for name in ("short", "long")]
     runs = [
@@ -87,27 +104,23 @@ def test_free_slot_takes_up_the_member_of_a_killed_one(ray_cluster, tmp_path):
         for store, (spec, data, planned) in zip(stores, (short, long), strict=True)
     ]
     room = start.Room(slots=2, cpus=1, gpus=0.0)
-    killed_at = taken_at = None
-    survivors, there = set(), set()
+    halted, there = None, set()
     for status in train.train(runs, room, name=f"free-{os.getpid()}", attempts=3, scratch=str(tmp_path / "scratch")):
-        if killed_at is None and len(status.outcomes) == 1 and stores[1].exists(f"members/0000/{CHECKPOINT}"):
+        if halted is None and stores[1].exists(f"members/0000/{CHECKPOINT}"):
+            [first] = beginnings(stores[1])
+            halted = psutil.Process(first[1])
+            halted.suspend()
+            epochs_before = len(stores[1].read_parquet("members/0000/history.parquet"))
+        if halted is not None and not there and status.slots == 2 and len(status.outcomes) == 1:
             assert status.training == ((1, 0),)
-            pids = workers()
-            assert len(pids) == 2
-            # The slot that trains is the one that spends processor time.
-            before = {pid: sum(process.cpu_times()[:2]) for pid, process in pids.items()}
-            time.sleep(1.0)
-            spent = {pid: sum(process.cpu_times()[:2]) - before[pid] for pid, process in pids.items()}
-            busy = max(spent, key=spent.__getitem__)
-            survivors = set(pids) - {busy}
-            os.kill(busy, signal.SIGKILL)
-            killed_at = time.monotonic()
-        elif killed_at and taken_at is None and status.crashes == 1 and status.training == ((1, 0),):
-            taken_at = time.monotonic()
-            there = set(workers())
-    assert killed_at is not None
-    assert taken_at is not None
-    assert there == survivors, "the free slot, undisturbed, took it before the dead one was back"
+            there = workers() - {halted.pid}
+            halted.kill()
+    assert there, "both slots came to stand while the long member was held"
+    assert 0 < epochs_before < 400, "it was killed in the middle"
+    again = [each for each in beginnings(stores[1]) if each != first]
+    assert len(again) == 1
+    assert again[0][0] != first[0], "the other slot"
+    assert again[0][1] in there, "undisturbed: its process is the one that stood beside the killed one"
     assert status.crashes == 1
     assert sorted((run, outcome.index, outcome.reason) for run, outcome in status.outcomes) == [
         (0, 0, None),

@@ -23,6 +23,7 @@ DO_NOT = [
     *("attribution.dtype=float16", "attribution.batch_size=9", "cluster.slots=2", "cluster.gpus_per_slot=0.5"),
     *("cluster.attempts=9", "tracking.uri=http://a", "tracking.experiment=b", "name=other", "data.mirror=/x"),
     "ensemble.vary=[masking, model, augment, order, init]",
+    "ensemble.until={width: 2.0, first: 3, step: 1}",
 ]
 
 

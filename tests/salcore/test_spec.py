@@ -57,7 +57,9 @@ def test_a_method_is_a_name_or_a_mapping_whose_other_keys_are_settings():
     assert smoothgrad.settings == {"of": "integrated_gradients", "num_samples": 16}
 
 
-@pytest.mark.parametrize("text", [CONTRACT, "", "attribution: {target: 3, methods: [gradient, {name: g, as: h}]}"])
+@pytest.mark.parametrize(
+    "text", [CONTRACT, "", "ensemble: {until: 0.1}", "attribution: {target: 3, methods: [gradient, {name: g, as: h}]}"]
+)
 def test_what_is_written_is_read_back_the_same(text):
     spec = parse(text)
     written = yaml.safe_dump(spec.to_dict())
@@ -220,6 +222,45 @@ def test_weight_files_say_how_many_members_there_are():
     with pytest.raises(UserError, match="as many weight files as members") as refused:
         parse("", ["ensemble.weights=[a, b, c]", "ensemble.members=4"])
     assert refused.value.key == "ensemble"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["ensemble.until=0.1"],
+        ["ensemble.until={width: 0.1}"],
+        ["ensemble.until.width=0.1"],
+        ["ensemble.until=3", "ensemble.until.width=0.1"],
+    ],
+)
+def test_a_bare_number_is_the_width_of_until(overrides):
+    until = parse("ensemble: {until: null}", overrides).ensemble.until
+    assert (until.width, until.method, until.first, until.step) == (0.1, None, 5, 2)
+    assert parse("ensemble: {until: 0.1}", ["ensemble.until.first=3"]).ensemble.until.first == 3
+    assert parse("", ["ensemble.until.first=3", "ensemble.until=0.1"]).ensemble.until.first == 3
+    assert parse("").ensemble.until is None
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "words"),
+    [
+        ("0", "ensemble.until.width", "greater than 0"),
+        ("-0.1", "ensemble.until.width", "greater than 0"),
+        (".inf", "ensemble.until.width", "finite"),
+        ("true", "ensemble.until", "a width, or a mapping {width, method, first, step}"),
+        ("narrow", "ensemble.until", "a width, or a mapping"),
+        ("{first: 3}", "ensemble.until.width", "a value"),
+        ("{width: 0.1, first: 2}", "ensemble.until.first", "a jackknife needs 3"),
+        ("{width: 0.1, step: 0}", "ensemble.until.step", "greater than or equal to 1"),
+        ("{widht: 0.1}", "ensemble.until.widht", "did you mean width?"),
+        ("{width: 0.1, first: 11}", "ensemble.until", "ensemble.members, the most that are trained, to be 11"),
+    ],
+)
+def test_an_until_that_cannot_be_is_refused(value, key, words):
+    with pytest.raises(UserError) as refused:
+        parse("", [f"ensemble.until={value}"])
+    assert refused.value.key == key
+    assert words in str(refused.value)
 
 
 def test_specs_are_frozen():

@@ -1,34 +1,45 @@
 import numpy as np
 import pytest
 
-from salcore.figures.signs import PERCENT
+from salcore.figures.signs import DASH, PERCENT
 from salcore.report.accuracy import Accuracy
-from salcore.report.facts import Facts, Lead, MethodFacts, Samples, main_method, ranked
+from salcore.report.facts import Alike, Facts, Lead, MethodFacts, Samples, main_method, ranked
 from salcore.report.findings import (
     distrust,
     findings,
     how_accurate,
+    how_much_is_real,
     how_sure,
     least_noisy,
-    members_for,
     more_members,
     trained,
     varied,
     warnings,
+    who_differs,
 )
 from salcore.report.left_out import LeftOut
+from salcore.report.methods import needed
+from salcore.report.outlying import outlying
+from salcore.report.stopping import stopped
 from salcore.spec import parse
-from salcore.statistics import Estimate
+from salcore.statistics import Estimate, members_for
+from salcore.until import Round
 
 UNKNOWN = Estimate(value=np.nan, low=np.nan, high=np.nan)
 SPEC = parse("name: toy\nensemble: {members: 10}\ntraining: {epochs: 3}")
 
 
-def method(name, debiased, *, members=10, samples=100, non_negative=False):
+def method(
+    name, debiased, *, members=10, samples=100, non_negative=False, one_sign=False, significant=0.25, cosines=()
+):
     estimate = Estimate(value=debiased, low=debiased - 0.1, high=debiased + 0.1)
-    same = dict.fromkeys(("at_30", "scale_free"), debiased) | dict.fromkeys(("snr", "debiased"), estimate)
-    rest = {"ssim": 0.5, "negatives": 0, "null": members**-0.5, "residual": np.nan, "non_negative": non_negative}
-    return MethodFacts(name=name, members=members, samples=samples, **same, **rest)
+    same = {"scale_free": debiased} | dict.fromkeys(("snr", "debiased", "at_30"), estimate)
+    likenesses = dict.fromkeys(("ssim", "ssim_pairwise", "cosine", "spearman", "signs", "top"), 0.5)
+    rest = {"negatives": 0, "null": members**-0.5, "residual": np.nan, "non_negative": non_negative}
+    alike, found = Alike(**likenesses, significant=significant), outlying(dict(enumerate(cosines)))
+    return MethodFacts(
+        name=name, members=members, samples=samples, **same, **rest, one_sign=one_sign, alike=alike, outlying=found
+    )
 
 
 def samples(snr, drowned):
@@ -181,7 +192,7 @@ def test_every_question_is_answered_once_in_order():
     lead = Lead(first="smoothgrad", second="gradient", difference=Estimate(value=0.3, low=0.1, high=0.5))
     full = facts(methods, accuracy=accuracy({0: 0.9, 1: 0.9}), lead=lead, samples=samples([1.0, 0.5], [False, True]))
     found = list(findings(full, SPEC))
-    words = ("trained", "accurate", "least noisy", "sure", "trusted", "more members", "reproduced")
+    words = ("trained", "accurate", "least noisy", "sure", "real", "trusted", "more members", "reproduced")
     assert all(word in finding.question for word, finding in zip(words, found, strict=True))
     assert found[-1].command == "python -m jobs.ensemble toy.yaml"
     assert "nan" not in " ".join(finding.answer for finding in found)
@@ -198,3 +209,104 @@ def test_maps_that_are_not_finite_are_counted_and_named():
         "lime: 1 of 1000 maps is not finite (member 2; sample 9). "
     )
     assert not [each for each in findings(facts(), SPEC) if "none of the numbers" in each.question]
+
+
+def test_how_much_is_real_is_of_the_main_method_and_names_a_better_one():
+    found = how_much_is_real(
+        facts([method("smoothgrad", 0.8, significant=0.123), method("lime", 0.5, significant=0.4)])
+    )
+    assert found.answer.startswith(f"Of a map of smoothgrad, 12.3{PERCENT} of the pixels")
+    assert f"Most by lime: 40.0{PERCENT}." in found.answer
+    lifted = method("gradcam", 0.5, one_sign=True, significant=0.9)
+    assert "Most by" not in how_much_is_real(facts([method("gradient", 0.8), lifted])).answer
+    assert how_much_is_real(facts([method("gradient", 0.1, significant=0.0)])).caution
+    assert "Unknown" in how_much_is_real(facts([method("gradient", np.nan, significant=np.nan)])).answer
+    assert "Unknown" in how_much_is_real(facts()).answer
+
+
+def test_methods_nearly_of_one_sign_are_not_ranked_either():
+    found = least_noisy(facts([method("gradient", 0.5), method("gradcam", 3.0, one_sign=True)]))
+    assert found.answer.startswith("gradient")
+    assert "Not ranked: gradcam" in found.answer
+
+
+USUAL = (0.50, 0.52, 0.51, 0.49, 0.50, 0.505, 0.495, 0.515)
+
+
+def test_a_member_that_stands_out_is_named_with_its_cosine():
+    first, second = method("gradient", 0.5, cosines=(*USUAL, 0.1)), method("lime", 0.5, cosines=(*USUAL, 0.5))
+    found = who_differs(facts([first, second]))
+    assert found.answer.startswith("Yes, member 8, by 1 of 2 methods")
+    assert "the cosine of member 8 to the others' mean map is 0.10; half of the members are above 0.50" in found.answer
+    assert not [each for each in findings(facts([second]), SPEC) if "stand out" in each.question]
+    assert [each for each in findings(facts([first]), SPEC) if "stand out" in each.question]
+
+
+def test_outliers_lie_below_three_and_a_half_scaled_deviations_and_nowhere_else():
+    values = np.array(USUAL)
+    median = np.median(values)
+    reach = 3.5 * 1.4826 * np.median(np.abs(values - median))
+
+    def named(value):  # a ninth member so placed changes median and deviation a little: hold the rule to its own words
+        found = np.append(values, value)
+        deviation = np.median(np.abs(found - np.median(found)))
+        return outlying(dict(enumerate(found))).outliers, value < np.median(found) - 3.5 * 1.4826 * deviation
+
+    for value in np.linspace(median - 3 * reach, median + 3 * reach, 41):
+        outliers, expected = named(value)
+        assert (8 in outliers) == expected
+        assert set(outliers) <= {8}
+    assert named(median - 3 * reach)[0] == (8,)
+    assert named(median + 3 * reach)[0] == ()
+
+
+def test_extremes_are_named_few_members_have_no_outlier_and_equal_ones_neither():
+    found = outlying({4: 0.5, 7: 0.1, 9: 0.8, 2: np.nan})
+    assert (found.least, found.most, found.median, found.outliers) == ((7, 0.1), (9, 0.8), 0.5, ())
+    assert outlying(dict.fromkeys(range(9), 0.5)).outliers == ()
+    assert outlying(dict.fromkeys(range(9), 0.5) | {8: 0.481}).outliers == ()
+    assert outlying(dict.fromkeys(range(9), 0.5) | {8: 0.479}).outliers == (8,)
+    assert outlying({0: 0.5}) is None
+    assert outlying({0: np.nan, 1: np.nan}) is None
+
+
+def test_members_needed_take_their_interval_from_the_debiased_snr():
+    assert needed(Estimate(value=0.5, low=0.4, high=0.8), 2.0) == "16 (7 to 25)"
+    assert needed(Estimate(value=0.5, low=np.nan, high=np.nan), 10.0) == "400"
+    assert needed(Estimate(value=0.5, low=0.0, high=0.8), 2.0) == "16 (7 to more than 10,000)"
+    assert needed(Estimate(value=0.05, low=0.01, high=0.1), 10.0) == "more than 10,000"
+    assert needed(Estimate(value=5.0, low=4.0, high=6.0), 2.0) == "1"
+    for unknown in (0.0, np.nan):
+        assert needed(Estimate(value=unknown, low=unknown, high=0.3), 2.0) == DASH
+    assert needed(Estimate(value=np.inf, low=np.nan, high=np.nan), 2.0) == "1"
+
+
+UNTIL = parse("name: toy\nensemble: {members: 9, until: {width: 0.1, first: 5, step: 2}}")
+
+
+def look(members, width, failed=()):
+    return Round(members=members, value=0.6, low=0.6 - width / 2, high=0.6 + width / 2, failed=failed)
+
+
+def test_an_ensemble_says_why_it_stopped():
+    early = facts(looks=(look(5, 0.2), look(7, 0.09)), trained=tuple(range(7)), planned=7)
+    told = trained(early, UNTIL)
+    assert "Stopped at 7 of at most 9 members, since" in told
+    assert f"the 95{PERCENT} interval of the mean SNR is 0.09 wide (asked: 0.1)." in told
+    assert "not trained yet" not in told
+    assert not next(findings(early, UNTIL)).caution
+
+
+def test_an_ensemble_says_that_all_its_members_were_not_enough():
+    late = facts(looks=(look(5, 0.5), look(7, 0.4), look(9, 0.3)), trained=tuple(range(9)), planned=9)
+    told = stopped(late.looks, UNTIL.ensemble)
+    assert told.startswith("All 9 members were not enough: ")
+    assert "0.3 wide (asked: 0.1); about " in told
+    assert next(findings(late, UNTIL)).caution
+
+
+def test_an_ensemble_that_goes_on_says_how_far_it_is():
+    going = facts(looks=(look(5, 0.2),), trained=tuple(range(6)), planned=9)
+    assert stopped(going.looks, UNTIL.ensemble).startswith("Not settled yet: with 5 of at most 9 members")
+    assert "At most 9 are trained" in stopped((), UNTIL.ensemble)
+    assert "is not defined" in stopped((look(5, np.nan),), UNTIL.ensemble)

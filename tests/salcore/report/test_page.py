@@ -1,11 +1,21 @@
+import base64
+import html
 import re
+from io import BytesIO
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import salcore
-from salcore import figures, layout
+from salcore import figures, layout, until
+from salcore.errors import UserError
+from salcore.figures.colour import BLANK
+from salcore.figures.signs import MINUS, percent
 from salcore.report import build, gather
+from salcore.report.methods import likeness, noise
+from salcore.report.one_sign import share_of_one_sign
+from salcore.significance import CONTROLLED
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +94,12 @@ def test_methods_without_negative_values_are_marked(page):
     assert "gradient *" not in page
 
 
-def test_every_chosen_sample_shows_its_image_and_five_maps(page):
+def test_every_chosen_sample_shows_its_image_and_six_maps(page):
     cards = re.findall(r'<article class="sample">.*?</article>', page, re.DOTALL)
     assert len(cards) == 6
     first = cards[0].split("<details>")[0]
-    assert first.count("<img") == 6
-    for caption in ("image", "mean map", "standard deviation", "t map", "member"):
+    assert first.count("<img") == 7
+    for caption in ("image", "mean map", "standard deviation", "t map", "significant", "member"):
         assert f"<figcaption>{caption}" in first
 
 
@@ -152,10 +162,6 @@ def test_maps_of_zeros(make_run, digits, logits):
 
 
 def test_the_hero_picture_is_wide(run):
-    from io import BytesIO
-
-    from PIL import Image
-
     width, height = Image.open(BytesIO(figures.hero(run))).size
     assert width > 3 * height
 
@@ -201,3 +207,112 @@ def test_a_summary_of_before_has_no_such_maps(make_run, digits, noisy, logits):
     run = make_run("older", {"gradient": noisy(3, 20, 0.5)}, sample, label, logits(label, [0.9] * 3))
     run.store.write_parquet(layout.SUMMARY, run.store.read_parquet(layout.SUMMARY).drop_columns("non_finite"))
     assert gather(salcore.open(run.store.uri)).left_out == ()
+
+
+def test_statistics_of_before_are_asked_to_be_made_again(make_run, digits, noisy, logits):
+    sample, label = digits
+    run = make_run("old", {"gradient": noisy(3, 20, 0.5)}, sample, label, logits(label, [0.9] * 3))
+    run.store.write_parquet(layout.SUMMARY, run.store.read_parquet(layout.SUMMARY).drop_columns("significant_share"))
+    with pytest.raises(UserError, match=r"jobs\.reduce"):
+        build(salcore.open(run.store.uri))
+
+
+def test_what_significance_promises_is_said_once(page):
+    assert page.count(html.escape(CONTROLLED)) == 1
+
+
+def test_masks_show_the_mean_map_where_any_channel_is_significant_and_grey_elsewhere(make_run, digits, logits):
+    sample, label = digits
+    rng = np.random.default_rng(0)
+    maps = rng.standard_normal((8, 20, 2, 8, 8)).astype(np.float32)
+    maps[:, :, 0, :2] += 9
+    maps[:, :, 1, 7] -= 9
+    run = make_run("masks", {"gradient": maps}, sample, label, logits(label, [0.9] * 8))
+    card = re.findall(r'<article class="sample">.*?</article>', build(run), re.DOTALL)[0]
+    number = int(re.search(r"Sample (\d+)", card).group(1))
+    place = list(sample).index(number)
+    shown = re.search(r'<img alt="significant" src="data:image/png;base64,([^"]*)"', card).group(1)
+    pixels = np.asarray(Image.open(BytesIO(base64.b64decode(shown))).convert("RGB"))
+    grey = (pixels == BLANK).all(axis=-1)
+    assert (~grey == run.significant("gradient")[place].any(axis=0)).all()
+    assert not grey[:2].any()
+    assert not grey[7].any()
+    assert grey[2:7].mean() > 0.8
+    share = run.column("gradient", "significant_share")[place]
+    assert f"{percent(share)} of the map" in card
+
+
+def test_tables_hold_what_the_summary_holds(run, page):
+    rows = {row["method"]: row for row in run.summary.to_pylist()}
+    for name in ("gradient", "smoothgrad"):
+        row = rows[name]
+        cells = re.findall(rf"<tr><td>{name}</td>(.*?)</tr>", page, re.DOTALL)
+        noise, likeness = (next(c for c in cells if f"{row[key]:.3f}" in c) for key in ("snr_at_30", "ssim_to_mean"))
+        for key in ("snr", "snr_debiased", "snr_scale_free"):
+            assert f">{row[key]:.3f}" in noise
+        for key in ("ssim_pairwise", "cosine_to_mean", "spearman_to_mean", "sign_agreement", "top_overlap"):
+            assert f">{row[key]:.3f}".replace("-", MINUS) in likeness
+        assert percent(row["significant_share"]) in likeness
+
+
+def test_a_member_unlike_the_others_is_named(make_run, digits, noisy, logits):
+    sample, label = digits
+    maps = noisy(8, 20, 2.0)
+    maps[3] = noisy(1, 20, 0.0, seed=9)[0]
+    found = gather(make_run("odd", {"gradient": maps}, sample, label, logits(label, [0.9] * 8)))
+    outlying = found.methods[0].outlying
+    assert (outlying.outliers, outlying.least[0]) == ((3,), 3)
+    expected = np.mean([cosine(maps[5, n], np.delete(maps[:, n], 5, axis=0).mean(axis=0)) for n in range(20)])
+    assert outlying.cosines[5] == pytest.approx(expected, abs=1e-6)
+    assert ">member 3<" in likeness(found)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_maps_of_one_sign_are_marked_whichever_it_is(make_run, digits, noisy, logits, sign):
+    sample, label = digits
+    lifted = sign * np.abs(noisy(6, 20, 0.0, seed=2))
+    lifted[:, :, 0, 0, 0] *= -1  # nearly nowhere of the other sign
+    maps = {"gradient": noisy(6, 20, 2.0), "gradcam": lifted}
+    found = gather(make_run("lifted", maps, sample, label, logits(label, [0.9] * 6)))
+    by_name = {method.name: method for method in found.methods}
+    assert (by_name["gradcam"].one_sign, by_name["gradient"].one_sign) == (True, False)
+    assert not by_name["gradcam"].non_negative
+    assert ">gradcam *<" in noise(found)
+    assert found.main == "gradient"
+
+
+def test_a_signal_of_one_sign_under_the_noise_is_not_marked(make_run, digits, noisy, logits):
+    sample, label = digits
+    maps = noisy(30, 20, 0.0) + np.float32(0.7)
+    run = make_run("signal", {"gradient": maps}, sample, label, logits(label, [0.9] * 30))
+    mean = run.mean("gradient")
+    assert (np.abs(mean.sum(axis=(1, 2, 3))) / np.abs(mean).sum(axis=(1, 2, 3))).min() > 0.97
+    assert not gather(run).methods[0].lifted
+
+
+def test_the_expected_share_of_one_sign_is_that_of_normal_maps(make_run, digits, noisy, logits):
+    sample, label = digits
+    maps = noisy(40, 20, 0.5, seed=3) - np.float32(0.6)
+    run = make_run("share", {"gradient": maps}, sample, label, logits(label, [0.9] * 40))
+    negative = np.maximum(-maps, 0).sum(axis=(0, 2, 3, 4)) / np.abs(maps).sum(axis=(0, 2, 3, 4))
+    assert share_of_one_sign(run, "gradient") == pytest.approx(np.median(negative), abs=0.005)
+
+
+def test_a_run_that_stopped_early_is_whole(make_run, digits, noisy, logits):
+    sample, label = digits
+    spec = {"ensemble": {"members": 30, "until": {"width": 0.1, "first": 3, "step": 2}}}
+    run = make_run("stopped", {"gradient": noisy(5, 20, 0.5)}, sample, label, logits(label, [0.9] * 5), spec=spec)
+    recipe = run.fingerprints.get("member", "")
+    looks = [until.Round(members=m, value=0.6, low=0.6 - w / 2, high=0.6 + w / 2) for m, w in ((3, 0.3), (5, 0.09))]
+    until.write(run.store, run.spec, recipe, looks)
+    run = salcore.open(run.store.uri)
+    assert (run.planned, gather(run).planned, len(gather(run).looks)) == (5, 5, 2)
+    page = build(run)
+    assert "Stopped at 5 of at most 30 members" in page
+    assert "not trained yet" not in page
+    assert "ensemble.members=10 ensemble.until=null" in page
+
+
+def cosine(a, b):
+    a, b = np.ravel(a).astype(float), np.ravel(b).astype(float)
+    return a @ b / np.linalg.norm(a) / np.linalg.norm(b)

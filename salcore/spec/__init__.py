@@ -1,0 +1,43 @@
+r"""A run as one frozen, validated value: what is in `spec.yaml` and on the command line.
+
+>>> spec = parse("name: toy\ndata: {name: digits}", ["ensemble.members=4", "model.width=8"])
+>>> spec.ensemble.members, spec.model.settings["width"], spec.training.optimizer
+(4, 8, 'adam')
+"""
+
+from salcore.spec.keys import describe
+from salcore.spec.reading import from_dict, parse
+from salcore.spec.sections import (
+    AttributionSpec,
+    AugmentSpec,
+    ClusterSpec,
+    DataSpec,
+    EnsembleSpec,
+    GuidanceSpec,
+    MethodSpec,
+    ModelSpec,
+    Purpose,
+    Spec,
+    TrackingSpec,
+    TrainingSpec,
+    UntilSpec,
+)
+
+__all__ = [
+    "AttributionSpec",
+    "AugmentSpec",
+    "ClusterSpec",
+    "DataSpec",
+    "EnsembleSpec",
+    "GuidanceSpec",
+    "MethodSpec",
+    "ModelSpec",
+    "Purpose",
+    "Spec",
+    "TrackingSpec",
+    "TrainingSpec",
+    "UntilSpec",
+    "describe",
+    "from_dict",
+    "parse",
+]

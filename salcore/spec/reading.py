@@ -1,0 +1,86 @@
+"""Reading a spec: YAML text, changed by the `key.sub=value` of a command line."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from salcore.errors import UserError
+from salcore.spec.keys import explained
+from salcore.spec.parts import named, wide
+from salcore.spec.sections import ModelSpec, Spec
+
+
+def parse(text: str, overrides: Sequence[str] = ()) -> Spec:
+    """The spec of a YAML text, changed by `key.sub=value` overrides whose values are YAML too.
+
+    Raises UserError that names the key. The section `fingerprints` of a resolved spec is passed over.
+    """
+    values = _yaml("spec", text)
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise UserError("spec", "a mapping of keys", values)
+    values.pop("fingerprints", None)
+    for override in sorted(overrides, key=_names_first):
+        _set(values, override)
+    return from_dict(values)
+
+
+def from_dict(values: dict[str, Any]) -> Spec:
+    """The spec of plain values. Raises UserError that names the first wrong key, with the nearest known one."""
+    try:
+        return Spec.model_validate(values)
+    except ValidationError as error:
+        raise explained(error) from None
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(override, "key.sub=value")
+    value = _yaml(key, text)
+    _start_anew(values, key, value)
+    *folders, last = key.split(".")
+    for folder in folders:
+        inner = values.get(folder)
+        inner = {} if inner is None else wide(inner) if folder == "until" else named(inner)
+        if not isinstance(inner, dict):
+            raise UserError(key, f"a key below a mapping; {folder} holds a value", inner)
+        values[folder] = inner
+        values = inner
+    values[last] = value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 with the numbers of YAML 1.2: 1e-3 is one."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _yaml(key: str, text: str) -> Any:
+    """The value of a YAML text. Raises UserError with `key`."""
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # PyYAML lets through what its constructors meet, such as ValueError for the date 2020-13-45.
+        raise UserError(key, f"YAML ({' '.join(str(error).split())})", text[:80]) from None
+
+
+def _start_anew(values: dict[str, Any], key: str, value: Any) -> None:
+    """Drop what another value of a key makes meaningless: settings of another network, a number of files."""
+    model, ensemble = named(values.get("model")), values.get("ensemble")
+    if key == "model.name" and isinstance(model, dict) and model.get("name", ModelSpec().name) != value:
+        values["model"] = {}
+    if key == "ensemble.weights" and isinstance(ensemble, dict) and isinstance(value, list):
+        ensemble.pop("members", None)
+
+
+def _names_first(override: str) -> bool:
+    """Sorts `model=...` and `model.name=...` before the settings of that model, in whatever order they are given."""
+    key = override.partition("=")[0]
+    return "." in key and not key.endswith(".name") and key not in {"ensemble.weights", "ensemble.until"}

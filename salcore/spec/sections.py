@@ -1,0 +1,250 @@
+"""The sections of a spec, each a frozen and validated value with its defaults."""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from salcore.spec.parts import Open, Part, listed, named, told, wide
+
+Purpose = Literal["init", "order", "augment", "model", "masking"]
+
+
+class DataSpec(Part):
+    """The data set and its splits."""
+
+    name: str = told(
+        "digits, mnist, fashion_mnist, cifar10, imagenette, folder:PATH, npz:PATH, parquet:PATH or "
+        "python:package.module:function",
+        default="digits",
+    )
+    root: str | None = told(
+        "where downloads and memory maps are kept; null: SALCORE_DATA or ~/.cache/salcore", default=None
+    )
+    mirror: str | None = told("folder or URL that holds the original files of a named set", default=None)
+    image_size: int | None = told("resize to this height and width; null: as they are", "pixels", default=None, ge=1)
+    train_samples: int | None = told("training samples, validation included; null: all", "samples", default=None, ge=2)
+    validation_fraction: float = told("share of the training samples held out for validation", default=0.2, ge=0, lt=1)
+    eval_samples: int = told("samples of the test split that are explained, stratified", "samples", default=512, ge=1)
+    split_seed: int = told("fixes which samples fall into which part", default=0, ge=0)
+
+
+class ModelSpec(Open):
+    """The network. Further keys are settings of the network named (`--help` lists them)."""
+
+    name: str = told(
+        "small_cnn, mnist_cnn, a torchvision classifier or python:package.module:function", default="small_cnn"
+    )
+    weights: str | None = told("file of weights to start from (fine-tuning)", default=None)
+
+
+class UntilSpec(Part):
+    """When an ensemble is large enough (`salcore.until`)."""
+
+    width: float = told("stop where the 95 % interval of the mean SNR is narrower than this", gt=0)
+    method: str | None = told("folder name of the method whose SNR it is; null: the first one", default=None)
+    first: int = told("members before the first look", "members", default=5)
+    step: int = told("members added between looks", "members", default=2, ge=1)
+
+    @field_validator("first")
+    @classmethod
+    def _enough_for_an_interval(cls, first: int) -> int:
+        if first < 3:
+            raise ValueError(f"3 or more members before the first look, as a jackknife needs 3, got {first}")
+        return first
+
+
+class EnsembleSpec(Part):
+    """How many networks, and what differs between them."""
+
+    members: int = told("independently seeded networks; with until: at most so many", "members", default=10, ge=1)
+    until: Annotated[UntilSpec | None, BeforeValidator(wide)] = told(
+        "train in rounds until the 95 % jackknife interval (high - low) of the mean SNR is narrower than this number; "
+        "or {width, method: null (the first one), first: 5 (members before the first look), step: 2 (members added "
+        "between looks)}; null: train all members",
+        default=None,
+    )
+    root_seed: int = told("every seed of every member derives from it", default=0, ge=0)
+    vary: Annotated[tuple[Purpose, ...], BeforeValidator(listed)] = told(
+        "what differs between members; a purpose left out is member 0's for all", default=get_args(Purpose)
+    )
+    weights: Annotated[tuple[str, ...] | None, BeforeValidator(listed)] = told(
+        "trained weight files, one per member; nothing is trained", default=None, min_length=1
+    )
+
+    @field_validator("until")
+    @classmethod
+    def _first_look_within_members(cls, until: UntilSpec | None, known: ValidationInfo) -> UntilSpec | None:
+        most = known.data.get("members")
+        if until is not None and most is not None and most < until.first:
+            what = f"ensemble.members, the most that are trained, to be {until.first} (its first look) or more"
+            raise ValueError(f"{what}, got {most}")
+        return until
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_member_per_file(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("weights"), list | tuple) and values["weights"]:
+            values = {"members": len(values["weights"]), **values}
+            if values["members"] != len(values["weights"]):
+                raise ValueError(f"as many weight files as members ({values['members']}), got {len(values['weights'])}")
+        return values
+
+
+class GuidanceSpec(Part):
+    """Saliency guided training (Ismail et al., 2021, Algorithm 1); read where `training.objective` is guided."""
+
+    mask_fraction: float = told("k: share of an input's features that is masked", default=0.5, ge=0, le=1)
+    weight: float = told("lambda: weight of the KL divergence", default=1.0, ge=0)
+    ranking: Literal["signed", "magnitude"] = told(
+        "mask the lowest gradients (published code) or the smallest in magnitude (the paper's words)", default="signed"
+    )
+    of: Literal["logit", "log_probability"] = told("gradient of the label's logit, or log-probability", default="logit")
+    mode: Literal["train", "eval"] = told(
+        "gradient from the shared pass in train mode, or a pass of its own in eval mode (published code)",
+        default="train",
+    )
+    fill: Literal["uniform", "background"] = told(
+        "uniform between the sample's own minimum and maximum, or the top-left pixel", default="uniform"
+    )
+    detach_target: bool = told("no gradient through f(x) in the divergence", default=False)
+
+
+class AugmentSpec(Part):
+    """Random changes of training images, drawn per sample and epoch; off by default."""
+
+    crop: int = told("random crop after padding by this many black pixels", "pixels", default=0, ge=0)
+    flip: bool = told("random horizontal flip", default=False)
+
+
+class TrainingSpec(Part):
+    """How one member is trained."""
+
+    epochs: int = told("passes over the training part; 0: untrained networks", "epochs", default=3, ge=0)
+    batch_size: int = told("samples of one step", "samples", default=128, ge=1)
+    optimizer: Literal["adam", "adamw", "sgd", "adadelta"] = told("rule of the step", default="adam")
+    schedule: Literal["one_cycle", "step", "cosine", "constant"] = told(
+        "course of the learning rate", default="one_cycle"
+    )
+    learning_rate: float = told("largest learning rate", default=0.01, gt=0)
+    weight_decay: float = told("L2 penalty (adamw: decoupled)", default=0.0, ge=0)
+    momentum: float = told("of sgd", default=0.9, ge=0, lt=1)
+    milestones: Annotated[tuple[int, ...], BeforeValidator(listed)] = told(
+        "schedule step: after these epochs the rate is multiplied by decay", "epochs", default=(15, 25)
+    )
+    decay: float = told("schedule step: the factor", default=0.5, gt=0, le=1)
+    patience: int | None = told(
+        "stop after so many epochs without a lower validation loss and keep the best; null: never",
+        "epochs",
+        default=None,
+        ge=1,
+    )
+    precision: Literal["float32", "bfloat16"] = told("of forward and backward passes (autocast)", default="float32")
+    threads: int = told("processor threads of one slot; part of what a member is", "threads", default=1, ge=1)
+    objective: Literal["standard", "guided"] = told("cross-entropy, or saliency guided training", default="standard")
+    guidance: GuidanceSpec = told("saliency guided training", default=GuidanceSpec())
+    augment: AugmentSpec = told("augmentation", default=AugmentSpec())
+
+
+class MethodSpec(Open):
+    """One attribution method. Further keys are its settings."""
+
+    name: str = told("a name in METHODS")
+    as_: str | None = Field(default=None, alias="as", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    samples: int | None = told("explain only the first so many samples; null: all", "samples", default=None, ge=1)
+
+    @property
+    def folder(self) -> str:
+        """Name of the method's folder in `maps/` and `stats/`: unique in a run."""
+        return self.as_ or self.name
+
+
+def _entry(value: Any) -> Any:
+    return (
+        [{"name": entry} if isinstance(entry, str) else entry for entry in value] if isinstance(value, list) else value
+    )
+
+
+class AttributionSpec(Part):
+    """Which maps are made of which class."""
+
+    target: Literal["label", "ensemble", "prediction"] | Annotated[int, Field(ge=0)] = told(
+        "class that is explained: label, ensemble (the members' majority), prediction (each member's own: its SNR "
+        "mixes classes) or a class number",
+        default="label",
+    )
+    draws: Literal["shared", "member"] = told(
+        "noise, masks and random baselines of methods: shared by all members, so that none of it enters the variance "
+        "over members, or each member's own, as if every explanation were made once",
+        default="shared",
+    )
+    dtype: Literal["float32", "float16"] = told(
+        "of stored maps; float16 keeps one power-of-two scale per map", default="float32"
+    )
+    batch_size: int = told("samples of one explaining pass", "samples", default=64, ge=1)
+    shard_samples: int = told("samples of one shard", "samples", default=512, ge=1)
+    methods: Annotated[tuple[MethodSpec, ...], BeforeValidator(lambda v: listed(_entry(v)))] = told(
+        "names, or mappings {name, as, samples, and settings}", default=(MethodSpec(name="gradient"),), min_length=1
+    )
+
+    @field_validator("methods")
+    @classmethod
+    def _unique(cls, methods: tuple[MethodSpec, ...]) -> tuple[MethodSpec, ...]:
+        folders = [method.folder for method in methods]
+        twice = next((folder for folder in folders if folders.count(folder) > 1), None)
+        if twice:
+            raise ValueError(f"unique folder names: give one of the two {twice!r} another with `as: NAME`")
+        return methods
+
+
+class ClusterSpec(Part):
+    """Where it runs. No key here changes a result."""
+
+    slots: int | Literal["auto"] = told(
+        "members trained at the same time; auto: what cores or GPUs hold", "slots", default="auto"
+    )
+    gpus_per_slot: float | Literal["auto"] = told(
+        "GPUs of one slot, fractions allowed; auto: 1 where there are any", "GPUs", default="auto"
+    )
+    attempts: int = told("crashes of a slot after which the member it trained is given up", "attempts", default=3, ge=1)
+
+    @field_validator("slots")
+    @classmethod
+    def _positive(cls, slots: int | str) -> int | str:
+        if isinstance(slots, int) and slots < 1:
+            raise ValueError("at least 1 slot")
+        return slots
+
+    @field_validator("gpus_per_slot")
+    @classmethod
+    def _not_negative(cls, gpus: float | str) -> float | str:
+        if isinstance(gpus, float) and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
+            raise ValueError("0, a fraction below 1, or a whole number of GPUs")
+        return gpus
+
+
+class TrackingSpec(Part):
+    """Where MLflow records go."""
+
+    uri: str | None = told("MLflow server; null: the file runs/mlflow.db", default=None)
+    experiment: str | None = told("MLflow experiment; null: the run's name", default=None)
+
+
+class Spec(Part):
+    """Everything a run is."""
+
+    name: str = Field(
+        default="run",
+        description="name of the run, its folder and its MLflow experiment",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+    )
+    data: Annotated[DataSpec, BeforeValidator(named)] = told("data set", default=DataSpec())
+    model: Annotated[ModelSpec, BeforeValidator(named)] = told("network", default=ModelSpec())
+    ensemble: EnsembleSpec = told("ensemble", default=EnsembleSpec())
+    training: TrainingSpec = told("training", default=TrainingSpec())
+    attribution: AttributionSpec = told("attribution", default=AttributionSpec())
+    cluster: ClusterSpec = told("cluster", default=ClusterSpec())
+    tracking: TrackingSpec = told("tracking", default=TrackingSpec())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values with every default written out, as `spec.yaml` holds them."""
+        return self.model_dump(mode="json", by_alias=True)
