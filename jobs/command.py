@@ -83,12 +83,7 @@ def read(program: str, description: str, arguments: Sequence[str]) -> Command:
     given = parser.parse_intermixed_args(arguments)
     spec, home = find_spec(given.spec, given.overrides)
     directory = given.run_dir or home or f"runs/{spec.name}"
-    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") and not (is_remote(directory) or Path(directory).is_absolute()):
-        raise UserError(
-            "--run-dir",
-            "an absolute folder or a URI inside a Ray job, whose working directory is a temporary copy",
-            directory,
-        )
+    check_lasting(directory)
     borrows = home is not None and any(override.startswith(("data=", "data.name=")) for override in given.overrides)
     return Command(
         spec=spec,
@@ -97,6 +92,13 @@ def read(program: str, description: str, arguments: Sequence[str]) -> Command:
         retry_failed=given.retry_failed,
         ensemble_of=Store(home) if home is not None and borrows else None,
     )
+
+
+def check_lasting(directory: str) -> None:
+    """Refuse a run directory that would vanish with the job that it is written by. Raises UserError."""
+    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") and not (is_remote(directory) or Path(directory).is_absolute()):
+        expected = "an absolute folder or a URI inside a Ray job, whose working directory is a temporary copy"
+        raise UserError("--run-dir", expected, directory)
 
 
 def find_spec(source: str, overrides: Sequence[str] = ()) -> tuple[Spec, str | None]:

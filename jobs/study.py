@@ -36,7 +36,8 @@ def act(arguments: list[str]) -> int:
     axes = [override for override in given.overrides if override.startswith("study.")]
     specs = specs_of(found, given.preset, axes, [each for each in given.overrides if each not in axes])
     home = (given.run_dir or f"runs/{given.name}").rstrip("/")
-    folder = given.ensembles or f"{home.rpartition('/')[0] or '.'}/ensembles"
+    command.check_lasting(home)
+    store, folder = Store(home), given.ensembles or f"{home.rpartition('/')[0] or '.'}/ensembles"
     asked = ensembles.plan(specs, folder)
     if given.plan:
         print(ensembles.told(asked))
@@ -44,7 +45,6 @@ def act(arguments: list[str]) -> int:
     status = ensembles.run(asked)
     runs = ensembles.opened(asked)
     rows = tuple(found.rows(runs))
-    store = Store(home)
     store.write_parquet("study.parquet", table(rows))
     store.write("report/index.html", build(found, rows, found.figures(runs), runs).encode())
     print(printed(rows))

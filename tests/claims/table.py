@@ -70,7 +70,7 @@ def record(sections: Sequence[Section], path: Path = RESULTS) -> None:
 
 def _made(section: Section) -> str:
     date = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    return f"{date}, {section.minutes:.0f} minutes, torch {version('torch')}."
+    return f"{date}, the last command took {section.minutes:.0f} minutes, torch {version('torch')}."
 
 
 def _mark(name: str) -> str:
