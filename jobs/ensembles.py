@@ -30,6 +30,8 @@ from salcore.runs import Run
 from salcore.spec import MethodSpec, Spec, parse
 from salcore.storage import Store
 
+STAGES = ("train", "explain", "reduce", "report")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
@@ -61,17 +63,24 @@ def told(asked: Sequence[Asked]) -> str:
 
 def run(asked: Sequence[Asked]) -> int:
     """Train, explain, reduce and report every ensemble; returns the worst exit status. Raises UserError, Broken."""
-    joined, worst = ray.is_initialized(), 0
+    left, statuses, joined = [], [], ray.is_initialized()
+    for each in asked:
+        if session.finished(each.plan, STAGES):
+            print(f"{each.name} is finished: {each.plan.store}", flush=True)
+            statuses.append(session.status(each.plan))
+        else:
+            left.append(each)
     try:
-        start.start()  # before the first run, so that it stays up from one to the next
-        _train_together(asked)
-        for place, each in enumerate(asked, 1):
-            print(f"\nensemble {place} of {len(asked)}: {each.name}", flush=True)
-            worst = max(worst, session.carry_out(each.command, each.plan, ("train", "explain", "reduce", "report")))
+        if left:
+            start.start()  # before the first run, so that it stays up from one to the next
+            _train_together(left)
+        for place, each in enumerate(left, 1):
+            print(f"\nensemble {place} of {len(left)}: {each.name}", flush=True)
+            statuses.append(session.carry_out(each.command, each.plan, STAGES))
     finally:
         if not joined:
             ray.shutdown()
-    return worst
+    return max(statuses)
 
 
 def opened(asked: Sequence[Asked]) -> dict[str, Run]:

@@ -36,10 +36,10 @@ def carry_out(asked: Command, plan: Plan, wanted: Sequence[str]) -> int:
         return 0
     uri = tracking_uri(plan.spec, plan.store)
     with Lock(plan.store):
-        if _finished(plan, wanted, retry_failed=asked.retry_failed):
+        if finished(plan, wanted, retry_failed=asked.retry_failed):
             print(outcome.table(outcome.facts(plan)))
             print(f"nothing to do: {plan.store} is finished ({len(plan.trained())} members{outcome.stopped(plan)})")
-            return _status(plan)
+            return status(plan)
         print(describe(plan, map_shapes(plan)), flush=True)
         plan.store.write(layout.SPEC, resolved(plan).encode())
         for name in (layout.SUMMARY, layout.REPORT):
@@ -63,9 +63,8 @@ def _do(asked: Command, plan: Plan, wanted: Sequence[str], uri: str) -> int:
                     if not joined:  # before MLflow hears how it ended, so that nothing is trained after that
                         ray.shutdown()
                 plan = session.plan
-                status = outcome.mlflow_status(plan)
-                found = outcome.facts(plan)
-                sent = tracker.finish(status, metrics=outcome.metrics(found), artifacts=layout.ARTIFACTS, wait_s=60)
+                found, ended = outcome.facts(plan), outcome.mlflow_status(plan)
+                sent = tracker.finish(ended, metrics=outcome.metrics(found), artifacts=layout.ARTIFACTS, wait_s=60)
     except Broken as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 1
@@ -74,7 +73,7 @@ def _do(asked: Command, plan: Plan, wanted: Sequence[str], uri: str) -> int:
     print(outcome.where(plan, uri))
     if not sent:
         print(f"MLflow did not take everything: python -m jobs.report {plan.store} sends the rest", file=sys.stderr)
-    return _status(plan)
+    return status(plan)
 
 
 def _stages(session: Session, tracker: Tracker, wanted: Sequence[str], *, retry_failed: bool) -> None:
@@ -97,7 +96,7 @@ def _stages(session: Session, tracker: Tracker, wanted: Sequence[str], *, retry_
         stages.record_times(session)
 
 
-def _finished(plan: Plan, wanted: Sequence[str], *, retry_failed: bool) -> bool:
+def finished(plan: Plan, wanted: Sequence[str], *, retry_failed: bool = False) -> bool:
     """Whether storage already holds all that these stages would make."""
     if plan.undecided or ("train" in wanted and plan.untrained(retry_failed=retry_failed)):
         return False
@@ -112,7 +111,8 @@ def _finished(plan: Plan, wanted: Sequence[str], *, retry_failed: bool) -> bool:
     return "report" not in wanted or plan.store.exists(layout.REPORT)
 
 
-def _status(plan: Plan) -> int:
+def status(plan: Plan) -> int:
+    """The exit status of what stands on storage; names the members that failed."""
     failures = plan.failures()
     for index, reason in failures.items():
         print(f"member {index} failed: {reason}", file=sys.stderr)
