@@ -50,6 +50,8 @@ tbody tr:last-child>*{border-bottom:0}
 thead th{color:var(--muted);font-weight:600}
 .pairs th{font-weight:500;color:var(--muted);width:1%}
 .pairs td{white-space:normal;overflow-wrap:anywhere}
+.wraps td{white-space:normal}
+.wraps td:last-child{min-width:17em;overflow-wrap:anywhere}
 .n{text-align:right}
 td.n{white-space:pre;color:var(--muted);font-size:.84em;line-height:1.35}
 td.n::first-line{color:var(--ink);font-size:1.19em;line-height:1.55}

@@ -42,8 +42,14 @@ def _body(study: ModuleType, rows: list[Row], pictures: Iterable[Picture], runs:
         kept = sum(bool(row.holds) for row in claims)
         yield html.paragraph(f"{kept} of {len(claims)} statements that the intervals decide come out as in the paper.")
     yield html.section("figures", "Figures", html.charts(*map(_figure, pictures)))
-    yield html.section("numbers", "Numbers", html.table(HEAD, map(_cells, rows)))
-    yield html.section("runs", "Made from", html.table(("ensemble", "members", "network", "data", "run"), _made(runs)))
+    yield html.section("numbers", "Numbers", _wrapped(html.table(HEAD, map(_cells, rows))))
+    made = html.table(("ensemble", "members", "network", "data", "run"), _made(runs))
+    yield html.section("runs", "Made from", _wrapped(made))
+
+
+def _wrapped(table: str) -> str:
+    """A table whose last column is a text of some length."""
+    return f'<div class="wraps">{table}</div>'
 
 
 def _figure(picture: Picture) -> str:
