@@ -109,5 +109,6 @@ def _claims(name: str, found: Mapping[str, dict[str, Any]]) -> Iterator[Row]:
             number, raw = paper(name, shap), paper(name, "gradient")
             told = None if number is None or raw is None else raw - number
             lead = difference(at_30(found[shap]), at_30(found["gradient"]))
-            note = f"on {found[shap]['samples']} and {found['gradient']['samples']} samples; which SHAP the paper ran is open"
+            samples = f"{found[shap]['samples']} and {found['gradient']['samples']} samples"
+            note = f"on {samples}; which SHAP the paper ran is open"
             yield claimed(f"{name}: SHAP is noisier than raw gradients ({shap})", lead, paper=told, note=note)
