@@ -27,7 +27,7 @@ from salcore.data import Data
 from salcore.errors import UserError
 from salcore.members import fingerprint
 from salcore.runs import Run
-from salcore.spec import MethodSpec, Spec, parse
+from salcore.spec import MethodSpec, Spec
 from salcore.storage import Store
 
 STAGES = ("train", "explain", "reduce", "report")
@@ -42,14 +42,15 @@ class Asked:
     plan: Plan
 
 
-def plan(specs: Mapping[str, Spec], folder: str) -> list[Asked]:
+def plan(specs: Mapping[str, Spec], folder: str, *, retry_failed: bool = False) -> list[Asked]:
     """The ensembles of these specs in `folder`, checked, under the names given. Raises UserError."""
     loaded: dict[str, Data] = {}
     asked = []
     for name, spec in specs.items():
         spec = _shared(spec, folder)
         key = spec.data.model_dump_json()
-        asked.append(_asked(name, spec, f"{folder}/{spec.name}", loaded.get(key)))
+        wanted = Command(spec=spec, store=Store(f"{folder}/{spec.name}"), plan=False, retry_failed=retry_failed)
+        asked.append(_asked(name, wanted, loaded.get(key)))
         loaded[key] = asked[-1].plan.data  # one copy of a set that many ensembles are of
     return asked
 
@@ -65,7 +66,7 @@ def run(asked: Sequence[Asked]) -> int:
     """Train, explain, reduce and report every ensemble; returns the worst exit status. Raises UserError, Broken."""
     left, statuses, joined = [], [], ray.is_initialized()
     for each in asked:
-        if session.finished(each.plan, STAGES):
+        if session.finished(each.plan, STAGES, retry_failed=each.command.retry_failed):
             print(f"{each.name} is finished: {each.plan.store}", flush=True)
             statuses.append(session.status(each.plan))
         else:
@@ -98,18 +99,22 @@ def place_of(spec: Spec, folder: str) -> str:
     data = whole.data.model_dump(mode="json", exclude={"eval_samples", "root", "mirror"})
     kept = whole.ensemble.model_dump(mode="json", exclude={"members", "until"})
     parts = data, whole.model.model_dump(mode="json"), kept, whole.training.model_dump(mode="json")
-    words = re.sub(r"[^A-Za-z0-9]+", "_", f"{spec.data.name.rsplit('/', 1)[-1]}-{spec.model.name}".replace("-", "."))
+    words = re.sub(r"[^A-Za-z0-9]+", "_", f"{spec.data.name.rsplit('/', 1)[-1]}_{spec.model.name}")
     return f"{folder}/{words.strip('_')}-{fingerprint(*parts)[:8]}"
 
 
-def grown(spec: Spec, before: Spec) -> Spec:
-    """The spec of a run that also holds what was asked of it before: the more members and samples, all methods."""
-    asked = {method.folder: method for method in complete(spec).attribution.methods}
-    methods = {method.folder: method for method in before.attribution.methods} | asked
+def grown(spec: Spec, before: Spec, planned: int) -> Spec:
+    """The spec of a run that also holds what was asked of it before, when it was `planned` to be of so many members.
+
+    The more members and samples, and all methods; one that is asked for with other settings is made anew.
+    """
+    methods = {method.folder: method for method in before.attribution.methods}
+    for method in complete(spec).attribution.methods:
+        methods[method.folder] = _longer(method, methods.get(method.folder))
     ensemble, data, attribution = spec.ensemble, spec.data, spec.attribution
     return spec.model_copy(
         update={
-            "ensemble": ensemble.model_copy(update={"members": max(ensemble.members, before.ensemble.members)}),
+            "ensemble": ensemble.model_copy(update={"members": max(ensemble.members, planned)}),
             "data": data.model_copy(update={"eval_samples": max(data.eval_samples, before.data.eval_samples)}),
             "attribution": attribution.model_copy(update={"methods": tuple(methods.values())}),
         }
@@ -122,11 +127,24 @@ def _shared(spec: Spec, folder: str) -> Spec:
     place = place_of(spec, folder)
     spec = spec.model_copy(update={"name": place.rpartition("/")[2]})
     store = Store(place)
-    return grown(spec, parse(store.read(layout.SPEC).decode())) if store.exists(layout.SPEC) else spec
+    if not store.exists(layout.SPEC):
+        return spec
+    before = salcore.open(place)
+    whole = grown(spec, before.spec, before.planned)
+    if whole.ensemble.members > spec.ensemble.members:
+        print(f"{place}: {spec.ensemble.members} members asked for; it is of {whole.ensemble.members}, and all count")
+    return whole
 
 
-def _asked(name: str, spec: Spec, place: str, data: Data | None) -> Asked:
-    asked = Command(spec=spec, store=Store(place), plan=False, retry_failed=False)
+def _longer(asked: MethodSpec, before: MethodSpec | None) -> MethodSpec:
+    """The method as it is asked for, on the samples that it explains already where those are more."""
+    if before is None or (before.name, before.settings) != (asked.name, asked.settings) or asked.samples is None:
+        return asked
+    samples = None if before.samples is None else max(asked.samples, before.samples)
+    return asked.model_copy(update={"samples": samples})
+
+
+def _asked(name: str, asked: Command, data: Data | None) -> Asked:
     checked = prepare(asked, data)
     left = _with_maps(name, checked)
     attribution = checked.spec.attribution.model_copy(update={"methods": left})

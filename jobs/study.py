@@ -2,16 +2,14 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
-
-import yaml
 
 from jobs import command, ensembles
 from salcore.errors import UserError
 from salcore.settings import find_mistake, nearest
-from salcore.spec import parse
+from salcore.spec import Spec, parse, value_of
 from salcore.storage import Store
 from salcore.studies import STUDIES
 from salcore.studies.page import build, printed
@@ -35,10 +33,10 @@ def act(arguments: list[str]) -> int:
     found = _named(given.name)
     axes = [override for override in given.overrides if override.startswith("study.")]
     specs = specs_of(found, given.preset, axes, [each for each in given.overrides if each not in axes])
-    home = (given.run_dir or f"runs/{given.name}").rstrip("/")
+    home = given.run_dir or f"runs/{given.name}{'_full' * (given.preset == 'full')}"
     command.check_lasting(home)
-    store, folder = Store(home), given.ensembles or f"{home.rpartition('/')[0] or '.'}/ensembles"
-    asked = ensembles.plan(specs, folder)
+    store, folder = Store(home), given.ensembles or f"{home.rstrip('/').rpartition('/')[0] or '.'}/ensembles"
+    asked = ensembles.plan(specs, folder, retry_failed=given.retry_failed)
     if given.plan:
         print(ensembles.told(asked))
         return 0
@@ -52,7 +50,7 @@ def act(arguments: list[str]) -> int:
     return status
 
 
-def specs_of(found: ModuleType, preset: str, axes: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
+def specs_of(found: ModuleType, preset: str, axes: Sequence[str], overrides: Sequence[str]) -> dict[str, Spec]:
     """The specs of a study's ensembles, by name. Raises UserError."""
     settings = dict(found.PRESETS[preset])
     for override in axes:
@@ -60,7 +58,26 @@ def specs_of(found: ModuleType, preset: str, axes: Sequence[str], overrides: Seq
         settings[axis] = value
     if mistake := find_mistake(found.ensembles, settings):
         raise UserError(f"study.{mistake.setting}", mistake.expected, mistake.got)
-    return {name: parse(json.dumps(values), overrides) for name, values in found.ensembles(**settings).items()}
+    try:
+        values = found.ensembles(**settings)
+    except UserError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise UserError("study", f"axes of the kind that --help shows ({type(error).__name__}: {error})") from None
+    if not values:
+        raise UserError("study", "axes that leave an ensemble", settings)
+    specs = {name: parse(json.dumps(each), overrides) for name, each in values.items()}
+    _check_methods(found, specs)
+    return specs
+
+
+def _check_methods(found: ModuleType, specs: Mapping[str, Spec]) -> None:
+    """Refuse an override that takes away the method that the study is about."""
+    wanted = getattr(found, "METHOD", None)
+    for spec in specs.values():
+        folders = [method.folder for method in spec.attribution.methods]
+        if wanted is not None and wanted not in folders:
+            raise UserError("attribution.methods", f"{wanted} among them, which this study is about", folders)
 
 
 def _axis(override: str) -> tuple[str, Any]:
@@ -68,10 +85,7 @@ def _axis(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     if not equals:
         raise UserError(override, "study.axis=value")
-    try:
-        return key.removeprefix("study."), yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(key, f"YAML ({' '.join(str(error).split())})", text) from None
+    return key.removeprefix("study."), value_of(key, text)
 
 
 def _named(name: str) -> ModuleType:
@@ -92,8 +106,9 @@ def _parser() -> command.Parser:
         "overrides", metavar="key.sub=value", nargs="*", help="changes of every ensemble's spec, or study.axis=value"
     )
     parser.add_argument("--preset", choices=("small", "full"), default="small", help="small: half an hour on 2 cores")
-    parser.add_argument("--run-dir", metavar="DIR", help="where table and page go (default: runs/NAME)")
+    parser.add_argument("--run-dir", metavar="DIR", help="where table and page go (default: runs/NAME or NAME_full)")
     parser.add_argument("--ensembles", metavar="DIR", help="where ensembles lie (default: ensembles beside it)")
+    parser.add_argument("--retry-failed", action="store_true", help="try failed members again")
     parser.add_argument("--plan", action="store_true", help="print what would be done and how long it takes, then stop")
     return parser
 

@@ -32,9 +32,10 @@ class Likeness:
         ssim_to_mean       SSIM of x and o, each divided by its own largest magnitude; null about 0
         cosine_to_mean     <x, o> / (||x|| ||o||), 0 where one of them is 0; null 0
         spearman_to_mean   correlation of r(x) and r(o), of their values in float32; NaN where one is constant; null 0
-        sign_agreement     share of x o > 0 among the pixels where o is not 0; NaN where there are none; null 0.5
+        sign_agreement     share of x o > 0 among the pixels where x o is not 0; NaN where there are none; null 0.5
         top_overlap        2 |A and B| / (|A| + |B|) of the pixels that hold the 5 % largest magnitudes of x and of o,
-                           ties all in, zeros never; NaN where both are empty; null 0.05
+                           ties all in, zeros never; NaN where both are empty; null 0.05, more where the noise is
+                           stronger at some places than at others
         ssim_pairwise      SSIM of two members' own maps, each divided likewise; null about 0
 
     Means are over the members where a likeness is defined. `ssim_pairwise` is over the pairs of members that are at
@@ -125,7 +126,7 @@ def _by_order(x: np.ndarray, others: np.ndarray) -> dict[str, np.ndarray]:
     top, others_top = _top(x, order), _top(others, others_order)
     return {
         "spearman_to_mean": _share(row_sums(ranks, aligned[order]), np.sqrt(spread2)),
-        "sign_agreement": _share(_count(agreed), _count(others != 0)),
+        "sign_agreement": _share(_count(agreed), _count((others != 0) & (x != 0))),
         "top_overlap": _share(2 * _count(top & others_top), _count(top) + _count(others_top)),
     }
 

@@ -233,7 +233,7 @@ def likeness_by_hand(x: np.ndarray, others: np.ndarray) -> dict[str, float]:
     from scipy import stats
 
     a, b = top_by_hand(x), top_by_hand(others)
-    shown, norms = others != 0, np.linalg.norm(x) * np.linalg.norm(others)
+    shown, norms = (others != 0) & (x != 0), np.linalg.norm(x) * np.linalg.norm(others)
     constant = np.ptp(x) == 0 or np.ptp(others) == 0
     return {
         "cosine_to_mean": float((x * others).sum() / norms) if norms else 0.0,

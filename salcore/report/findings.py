@@ -165,7 +165,7 @@ def how_much_is_real(facts: Facts) -> Finding:
     )
     if best.alike.significant > share:
         answer += f" Most by {best.name}: {percent(best.alike.significant)}."
-    answer += " Of such pixels at most 1 in 20 is expected to be false; more members find more."
+    answer += " In each map at most 1 in 20 of them is expected to be false; more members find more."
     return Finding(question=question, answer=answer, caution=share == 0)
 
 

@@ -20,8 +20,12 @@ NOISE_HEAD = (
 NOISE_TOLD = (
     ("SNR", "norm of the mean map over norm of the standard deviation, mean over samples (Woerl et al., 2023, Eq. 5)"),
     ("below a number", "its 95 % interval over members (jackknife): where another ensemble of this size would lie"),
-    (f"at {PAPER_MEMBERS} members", "the SNR expected of 30 members, as in the paper's tables"),
-    ("debiased", "the SNR of infinitely many members, free of the noise that averaging leaves: compare by it"),
+    (f"at {PAPER_MEMBERS} members", "the debiased SNR with the noise of 30 members, as in the paper's tables"),
+    (
+        "debiased",
+        "the SNR of infinitely many members, free of the noise that averaging leaves: compare by it. The root of a "
+        "ratio of means over samples, while the raw one is a mean of ratios: it may be the larger where samples differ",
+    ),
     ("raw", "the SNR of this run's members as it is; it holds some noise, and more the fewer they are"),
     ("pure noise", "the raw SNR of maps that have nothing in common, 1 / √M"),
     ("scale-free", "the raw SNR where every member's map is brought to unit norm first"),
@@ -31,9 +35,10 @@ NOISE_TOLD = (
 LIKENESS_HEAD = (
     "method", "SSIM", "SSIM of pairs", "cosine", "Spearman", "same sign", "same top 5 %", "significant",
 )  # fmt: skip
-NULLS = ("pure noise", 0.0, 0.0, 0.0, 0.0, 0.5, 0.05, "none")
+NULLS = ("white noise", 0.0, 0.0, 0.0, 0.0, 0.5, 0.05, "none")
 LIKENESS_TOLD = (
     ("of a member's map", "to the mean map of all the other members; means over members and samples"),
+    ("white noise", "what maps without signal give; noise that is smooth, or stronger at some places, gives more"),
     ("SSIM", "structural similarity: how alike local patterns are, 1 if equal"),
     ("SSIM of pairs", "the same of two single members' maps: what two people who train one network each would see"),
     ("cosine", "1 if one map is a multiple of the other, 0 if they have nothing in common"),

@@ -24,6 +24,7 @@ def stopped(looks: Sequence[until.Round], ensemble: "EnsembleSpec") -> str:
     width = "not defined" if math.isnan(look.width) else f"{look.width:.3g} wide"
     told = f"the 95{PERCENT} interval of the mean SNR is {width} (asked: {asked:g})"
     if decision.reached:
+        told += ". An interval that is stopped at for being narrow is a little too narrow on average"
         return f"Stopped at {look.members} of at most {most} members, since {told}."
     needed = projected_members(look.width, asked, look.members - len(look.failed))
     more = f"; about {counted(needed)} members are projected" if math.isfinite(needed) else ""

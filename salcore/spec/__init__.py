@@ -6,7 +6,7 @@ r"""A run as one frozen, validated value: what is in `spec.yaml` and on the comm
 """
 
 from salcore.spec.keys import describe
-from salcore.spec.reading import from_dict, parse
+from salcore.spec.reading import from_dict, parse, value_of
 from salcore.spec.sections import (
     AttributionSpec,
     AugmentSpec,
@@ -40,4 +40,5 @@ __all__ = [
     "describe",
     "from_dict",
     "parse",
+    "value_of",
 ]

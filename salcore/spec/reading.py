@@ -18,7 +18,7 @@ def parse(text: str, overrides: Sequence[str] = ()) -> Spec:
 
     Raises UserError that names the key. The section `fingerprints` of a resolved spec is passed over.
     """
-    values = _yaml("spec", text)
+    values = value_of("spec", text)
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise UserError("spec", "a mapping of keys", values)
@@ -40,7 +40,7 @@ def _set(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(override, "key.sub=value")
-    value = _yaml(key, text)
+    value = value_of(key, text)
     _start_anew(values, key, value)
     *folders, last = key.split(".")
     for folder in folders:
@@ -62,7 +62,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _yaml(key: str, text: str) -> Any:
+def value_of(key: str, text: str) -> Any:
     """The value of a YAML text. Raises UserError with `key`."""
     try:
         return yaml.load(text, _Loader)

@@ -4,9 +4,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-INTERMEDIATE = {"resnet": "layer2", "vgg19": "features.18", "small_cnn": "features.relu2"}
-"""Layer of the intermediate GradCAM, by the beginning of a network's name: in ResNets the second of four blocks, as in
-the paper; in VGG19 the third pooling, whose output is as large."""
+from salcore.errors import UserError
+
+INTERMEDIATE = {"resnet": "layer2", "wide_resnet": "layer2", "vgg19": "features.18", "small_cnn": "features.relu2"}
+"""Layer of the intermediate GradCAM by network, or family of ResNets: in these the second of four blocks, as in the
+paper; in VGG19 the third pooling, whose output is as large."""
 
 SMALL: dict[str, Any] = {
     "networks": ["resnet18"],
@@ -66,7 +68,10 @@ def ensembles(
             if not (name.startswith("small") or name.startswith("python:") or name == "mnist_cnn"):
                 model.setdefault("initialization", "he")
             explained = {"eval_samples": eval_samples, **(where if isinstance(where, Mapping) else {"name": where})}
-            found[f"{data_name}-{re.sub(r'[^A-Za-z0-9]+', '_', name)}"] = {
+            key = f"{data_name}-{re.sub(r'[^A-Za-z0-9]+', '_', name)}"
+            if key in found:
+                raise UserError("study.networks", "networks of different names: one study for each setting", networks)
+            found[key] = {
                 "data": explained,
                 "model": model,
                 "ensemble": {"members": members},
@@ -88,7 +93,8 @@ def methods(network: str, eval_samples: int, few: int, perturbations: int) -> li
     As in Table 1, integrated gradients see a tenth of the samples, SmoothGrad and LIME a few; the other two that ask
     the network many times are cut as well.
     """
-    intermediate = next((layer for start, layer in INTERMEDIATE.items() if network.startswith(start)), None)
+    family = re.sub(r"\d.*", "", network) if "resnet" in network else network
+    intermediate = INTERMEDIATE.get(family)
     dear = {"samples": min(few, eval_samples)}
     asked = {"num_samples": perturbations, "num_superpixels": 49, **dear}
     return [

@@ -1,5 +1,6 @@
 """Width, depth and non-linearity: what in a network makes its gradients noisy? Fig. 6 of the paper."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -9,7 +10,7 @@ import numpy as np
 
 from salcore.figures import canvas, method_charts
 from salcore.statistics import Estimate
-from salcore.studies.row import Picture, Row, claimed, difference, measured
+from salcore.studies.row import UNKNOWN, Picture, Row, claimed, difference, measured
 from salcore.studies.summaries import accuracy, debiased, rows_of
 
 if TYPE_CHECKING:
@@ -20,9 +21,10 @@ SOURCE = "Woerl et al. (CVPR 2023), Fig. 6"
 ABOUT = (
     "Debiased SNR of the input gradient of small CNNs on FashionMNIST. The paper draws its figure without numbers: "
     "SNR rises with width, about as its square root, falls with depth, and falls where max-pooling or ReLU are added. "
-    "With average pooling and no ReLU a network is affine in its pixels. What ReLU does is judged with average "
-    "pooling and what max-pooling does without ReLU, so that each is the only non-linearity; the other rows are shown "
-    "beside them."
+    "What ReLU does is judged with average pooling and what max-pooling does without ReLU, so that each is the only "
+    "non-linearity; the other rows are shown beside them. With average pooling and no ReLU a network is affine in its "
+    "pixels, and the noise left is that of imperfect optimisation: on the small preset such networks of width 4, 16 "
+    "and 64 have 2.41, 2.70 and 1.96 at the learning rate 0.01, but 2.45, 3.56 and 4.78 at 0.001."
 )
 SMALL: dict[str, Any] = {
     "widths": [4, 16, 64],
@@ -45,6 +47,9 @@ FULL = SMALL | {
 }
 PRESETS = {"small": SMALL, "full": FULL}
 METHOD = "gradient"
+AFFINE = "affine in the pixels: its noise is imperfect optimisation, and less at a lower training.learning_rate"
+POOLED = "each layer that is added pools once more by averaging, which smooths"
+"""Why a statement may not come out."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -56,10 +61,21 @@ class Network:
     pooling: str
     relu: bool
 
+    @classmethod
+    def named(cls, name: str) -> "Network":
+        """The network of a name that `name` gives."""
+        depth, width, pooling, kind = name.split("-")
+        return cls(depth=int(depth[5:]), width=int(width[5:]), pooling=pooling, relu=kind == "relu")
+
     @property
     def name(self) -> str:
         """Such as `depth2-width16-max-relu`."""
         return f"depth{self.depth}-width{self.width}-{self.pooling}-{'relu' if self.relu else 'linear'}"
+
+    @property
+    def affine(self) -> bool:
+        """Whether the logits are an affine function of the pixels."""
+        return not self.relu and (self.pooling == "average" or self.depth == 1)
 
     def changed(self, **values: Any) -> "Network":
         """The same network but for these."""
@@ -127,14 +143,15 @@ def rows(runs: "Mapping[str, Run]") -> Iterator[Row]:
         yield measured(network.name, snr, note=f"members' accuracy {accuracy(run):.3f}; raw SNR {raw:.3f}")
     for network, other in _neighbours(found, "width"):
         what = f"SNR rises from width {network.width} to {other.width}: {network.without('width')}"
-        yield claimed(what, difference(found[network], found[other]))
+        yield claimed(what, difference(found[network], found[other]), note=AFFINE if network.affine else "")
     for line in _lines(found, "width"):
         if len(line) > 2:
             note = "slope of log SNR against log width, least squares; 0.5 is a square root"
             yield measured(f"power of the width: {line[0].without('width')}", _power(line, found), paper=0.5, note=note)
     for network, other in _neighbours(found, "depth"):
         what = f"SNR falls from depth {network.depth} to {other.depth}: {other.without('depth')}"
-        yield claimed(what, difference(found[other], found[network]))
+        note = POOLED if other.pooling == "average" else ""
+        yield claimed(what, difference(found[other], found[network]), note=note)
     for network in found:
         yield from _non_linearity(network, found)
 
@@ -162,7 +179,8 @@ def _non_linearity(network: Network, found: Mapping[Network, Estimate]) -> Itera
     with_relu = network.changed(relu=True)
     if not network.relu and with_relu in found:
         gain, what = difference(found[with_relu], found[network]), f"ReLU lowers the SNR: {network.without('relu')}"
-        yield claimed(what, gain) if network.pooling == "average" else measured(what, gain, note="not judged")
+        alone = network.pooling == "average" or network.depth == 1
+        yield claimed(what, gain) if alone else measured(what, gain, note="not judged")
     with_max = network.changed(pooling="max")
     if network.pooling == "average" and with_max in found:
         gain = difference(found[with_max], found[network])
@@ -171,15 +189,7 @@ def _non_linearity(network: Network, found: Mapping[Network, Estimate]) -> Itera
 
 
 def _found(runs: "Mapping[str, Run]") -> dict[Network, Estimate]:
-    networks = {}
-    for name, run in runs.items():
-        settings = run.spec.model.settings
-        pooling = name.split("-")[2]
-        network = Network(
-            depth=settings["depth"], width=settings["width"], pooling=pooling, relu=settings["activation"]
-        )
-        networks[network] = debiased(rows_of(run)[METHOD])
-    return dict(sorted(networks.items()))
+    return dict(sorted((Network.named(name), debiased(rows_of(run)[METHOD])) for name, run in runs.items()))
 
 
 def _lines(found: Mapping[Network, Estimate], axis: str) -> list[list[Network]]:
@@ -201,9 +211,11 @@ def _neighbours(found: Mapping[Network, Estimate], axis: str) -> Iterator[tuple[
 
 def _power(line: list[Network], found: Mapping[Network, Estimate]) -> Estimate:
     """Slope of log SNR against log width, its interval from those of the SNRs as independent normal errors."""
-    x = np.log([network.width for network in line])
-    y = np.log([found[network].value for network in line])
-    errors = np.array([(found[network].high - found[network].low) / 2 / found[network].value for network in line])
+    snrs = [found[network] for network in line]
+    if not all(0 < snr.value < math.inf for snr in snrs):
+        return UNKNOWN
+    x, y = np.log([network.width for network in line]), np.log([snr.value for snr in snrs])
+    errors = np.array([(snr.high - snr.low) / 2 / snr.value for snr in snrs])
     weights = (x - x.mean()) / np.sum((x - x.mean()) ** 2)
     slope, reach = float(weights @ y), float(np.sqrt(np.sum((weights * errors) ** 2)))
     return Estimate(value=slope, low=slope - reach, high=slope + reach)

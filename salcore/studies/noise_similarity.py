@@ -37,7 +37,7 @@ def rows(runs: "Mapping[str, Run]") -> Iterator[Row]:
             yield measured(f"{name}: SSIM to the mean, {method}", value, note=note)
         snr, ssim = (np.array([row[key] for row in found.values()]) for key in ("snr_at_30", "ssim_to_mean"))
         ranking = spearman(snr, ssim)
-        note = f"Spearman, over {len(found)} methods"
+        note = f"Spearman, interval over {len(found)} methods as if independent, though some are alike"
         yield claimed(f"{name}: SSIM ranks methods as the SNR does", ranking, note=note)
 
 

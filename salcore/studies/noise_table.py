@@ -1,13 +1,13 @@
 """How noisy is each method? Table 1 of the paper: eight methods, three networks, two data sets."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from salcore.figures import canvas, method_charts
 from salcore.statistics import Estimate
 from salcore.studies.networks import FULL, SMALL, ensembles
 from salcore.studies.row import UNKNOWN, Picture, Row, claimed, difference, measured
-from salcore.studies.summaries import accuracy, at_30, debiased, rows_of
+from salcore.studies.summaries import accuracy, at_30, debiased, lead, rows_of
 
 if TYPE_CHECKING:
     from salcore.runs import Run
@@ -17,9 +17,11 @@ __all__ = ["ABOUT", "PRESETS", "SOURCE", "TITLE", "ensembles", "figures", "rows"
 TITLE = "Noise of the methods"
 SOURCE = "Woerl et al. (CVPR 2023), Table 1"
 ABOUT = (
-    "Mean SNR of each method's maps. The paper's ensembles have 30 members; ours is the SNR expected at 30 members, "
-    "sqrt(debiased^2 + 1/30), with a jackknife interval over members. The paper does not say which SHAP it used: "
-    "three stand beside its number."
+    "SNR of each method's maps. The paper's ensembles have 30 members and its number is the mean over samples; ours "
+    "is the SNR expected at 30 members, sqrt(debiased^2 + 1/30), with a jackknife interval over members. It is pooled "
+    "over samples (the root of a ratio of means), so it may lie above the raw mean where samples differ much; of an "
+    "ensemble of 30 the raw mean itself stands here. The paper does not say which SHAP it used: three stand beside "
+    "its number."
 )
 PRESETS = {"small": SMALL, "full": FULL}
 
@@ -52,28 +54,23 @@ def rows(runs: "Mapping[str, Run]") -> Iterator[Row]:
     """Every method of every ensemble, then what the paper says of them all."""
     for name, run in runs.items():
         found = rows_of(run)
-        for method in (each.folder for each in run.spec.attribution.methods):
-            row = found.get(method)
-            if row is not None:
-                note = f"raw SNR {row['snr']:.3f} of {row['members']} members; {row['samples']} samples"
-                note += f"; members' accuracy {accuracy(run):.3f}" if method == "gradient" else NOTES.get(method, "")
-                yield measured(f"{name}: {method}", at_30(row), paper=paper(name, method), note=note)
-        missing = [method for method in COLUMNS if method != "shap" and method not in found]
-        for method in missing:
-            note = "no map: this network has no such layer of more than one cell at this size"
-            yield measured(f"{name}: {method}", UNKNOWN, paper=paper(name, method), note=note)
+        for method, row in found.items():
+            note = f"raw SNR {row['snr']:.3f} of {row['members']} members; {row['samples']} samples"
+            note += f"; members' accuracy {accuracy(run):.3f}" if method == "gradient" else NOTES.get(method, "")
+            yield measured(f"{name}: {method}", at_30(row), paper=_paper(name, run, method), note=note)
+        for method in (each for each in COLUMNS if each != "shap" and each not in found):
+            note = "not in this run: not asked for, or the network has no such layer of more than one cell"
+            yield measured(f"{name}: {method}", UNKNOWN, paper=_paper(name, run, method), note=note)
     for name, run in runs.items():
-        yield from _claims(name, rows_of(run))
+        yield from _claims(name, run)
 
 
 def figures(runs: "Mapping[str, Run]") -> Iterator[Picture]:
     """The table as a chart, the paper's numbers as crosses."""
     for name, run in runs.items():
         found = rows_of(run)
-        numbers = [paper(name, method) for method in found]
-        figure = method_charts.grouped(
-            list(found), {"ours, at 30 members": [at_30(row) for row in found.values()]}, paper={"paper": numbers}
-        )
+        ours = {"ours, at 30 members": [at_30(row) for row in found.values()]}
+        figure = method_charts.grouped(list(found), ours, paper={"paper": [_paper(name, run, each) for each in found]})
         yield Picture(caption=f"{name}: SNR by method", content=canvas.svg(figure, f"table-{name}"))
 
 
@@ -89,26 +86,35 @@ def paper(ensemble: str, method: str) -> float | None:
     return values[COLUMNS.index(column)] if values and column in COLUMNS else None
 
 
-def _claims(name: str, found: Mapping[str, dict[str, Any]]) -> Iterator[Row]:
+def _paper(name: str, run: "Run", method: str) -> float | None:
+    """The paper's number, unless an override put another network or named data set under the ensemble's name.
+
+    Data of the user's own is taken at its word.
+    """
+    data, _, network = name.partition("-")
+    own = ":" in run.spec.data.name
+    return paper(name, method) if run.spec.model.name == network and (own or run.spec.data.name == data) else None
+
+
+def _claims(name: str, run: "Run") -> Iterator[Row]:
     """The gradient is more noise than signal; GradCAM at the top is the least noisy; SHAP is noisier than gradients."""
+    found = rows_of(run)
     if "gradient" in found:
-        gradient = debiased(found["gradient"])
-        yield claimed(
-            f"{name}: noise outweighs the signal of raw gradients (1 - debiased SNR)",
-            difference(gradient, Estimate(value=1.0, low=1.0, high=1.0)),
-        )
-    others = {method: at_30(row) for method, row in found.items() if not row["non_negative"]}
-    top = others.pop("gradcam_top", None)
-    if top is not None and others:
-        best = max(others, key=lambda method: others[method].value)
-        number, second = paper(name, "gradcam_top"), paper(name, best)
-        told = None if number is None or second is None else number - second
-        yield claimed(f"{name}: top GradCAM leads the next, {best}", difference(others[best], top), paper=told)
+        what = f"{name}: noise outweighs the signal of raw gradients (1 - debiased SNR)"
+        yield claimed(what, difference(debiased(found["gradient"]), Estimate(value=1.0, low=1.0, high=1.0)))
+    others = [method for method, row in found.items() if not row["non_negative"] and method != "gradcam_top"]
+    if "gradcam_top" in found and others:
+        best = max(others, key=lambda method: found[method]["snr_debiased"])
+        yield _led(f"{name}: top GradCAM leads the next, {best}", name, run, "gradcam_top", best)
     for shap in SHAPS:
         if shap in found and "gradient" in found:
-            number, raw = paper(name, shap), paper(name, "gradient")
-            told = None if number is None or raw is None else raw - number
-            lead = difference(at_30(found[shap]), at_30(found["gradient"]))
-            samples = f"{found[shap]['samples']} and {found['gradient']['samples']} samples"
-            note = f"on {samples}; which SHAP the paper ran is open"
-            yield claimed(f"{name}: SHAP is noisier than raw gradients ({shap})", lead, paper=told, note=note)
+            what = f"{name}: SHAP is noisier than raw gradients ({shap})"
+            yield _led(what, name, run, "gradient", shap, "; which SHAP the paper ran is open")
+
+
+def _led(what: str, name: str, run: "Run", first: str, second: str, more: str = "") -> Row:
+    """The claim that a method has the higher debiased SNR, paired over members, beside the paper's difference."""
+    found, numbers = rows_of(run), [_paper(name, run, method) for method in (first, second)]
+    told = None if None in numbers else numbers[0] - numbers[1]  # type: ignore[operator]
+    note = f"debiased, paired over members; {found[first]['samples']} and {found[second]['samples']} samples{more}"
+    return claimed(what, lead(run, first, second), paper=told, note=note)

@@ -40,7 +40,7 @@ def _body(study: ModuleType, rows: list[Row], pictures: Iterable[Picture], runs:
     claims = [row for row in rows if row.holds is not None]
     if claims:
         kept = sum(bool(row.holds) for row in claims)
-        yield html.paragraph(f"{kept} of {len(claims)} statements that the intervals decide come out as in the paper.")
+        yield html.paragraph(f"{kept} of the {len(claims)} statements that the intervals decide hold.")
     yield html.section("figures", "Figures", html.charts(*map(_figure, pictures)))
     yield html.section("numbers", "Numbers", _wrapped(html.table(HEAD, map(_cells, rows))))
     made = html.table(("ensemble", "members", "network", "data", "run"), _made(runs))

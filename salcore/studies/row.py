@@ -45,8 +45,11 @@ def measured(what: str, ours: Estimate, *, paper: float | None = None, note: str
 def claimed(what: str, ours: Estimate, *, above: float = 0.0, paper: float | None = None, note: str = "") -> Row:
     """A row of the claim that a number lies above another: it holds if the whole interval does, and is open if part."""
     holds = True if ours.low > above else False if ours.high < above else None
-    open_ended = "" if holds is not None else f"undecided: the interval includes {above:g}"
-    told = "; ".join(filter(None, (open_ended, note)))
+    if math.isnan(ours.low) or math.isnan(ours.high):
+        why = "no interval: it takes 3 members, and a signal"
+    else:
+        why = "" if holds is not None else f"undecided: the interval includes {above:g}"
+    told = "; ".join(filter(None, (why, note)))
     return Row(what=what, paper=paper, ours=ours.value, low=ours.low, high=ours.high, holds=holds, note=told)
 
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salcore.statistics import Estimate
+from salcore.report.facts import leave_one_out
+from salcore.statistics import PAPER_MEMBERS, Estimate, jackknife
 
 if TYPE_CHECKING:
     from salcore.runs import Run
@@ -23,13 +24,20 @@ def estimate(row: Mapping[str, Any], name: str) -> Estimate:
 
 
 def at_30(row: Mapping[str, Any]) -> Estimate:
-    """SNR expected of 30 members."""
-    return estimate(row, "snr_at_30")
+    """SNR expected of 30 members; of 30 members the SNR itself, as in the paper."""
+    return estimate(row, "snr" if row["members"] == PAPER_MEMBERS else "snr_at_30")
 
 
 def debiased(row: Mapping[str, Any]) -> Estimate:
     """SNR of infinitely many members."""
     return estimate(row, "snr_debiased")
+
+
+def lead(run: "Run", first: str, second: str) -> Estimate:
+    """Debiased SNR of one method of a run less that of another, its interval paired over the members they share."""
+    found = rows_of(run)
+    value = found[first]["snr_debiased"] - found[second]["snr_debiased"]
+    return jackknife(value, leave_one_out(run, first) - leave_one_out(run, second))
 
 
 def accuracy(run: "Run") -> float:

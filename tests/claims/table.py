@@ -12,7 +12,8 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 _HEAD = """# What the papers claim, tried again
 
 Written by `make claims` (one claim: `python -m tests.claims guided`). Small runs on real data, so the direction of a
-claim is tested, not its size. Intervals are 95 %, over members: t over pairs of equal seeds, or a jackknife.
+claim is tested, not its size. Intervals are 95 %: over members where nothing else is said (a jackknife, or t over pairs
+of equal seeds), over samples, classes or methods where a row or its section says so.
 """
 
 

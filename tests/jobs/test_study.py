@@ -8,6 +8,7 @@ from pyarrow import parquet
 import salcore
 from jobs.ensembles import grown, place_of
 from jobs.study import study
+from salcore.complete import complete
 from salcore.spec import parse
 
 TABLE = (
@@ -94,12 +95,12 @@ def test_a_method_without_maps_is_left_out_and_told(run):
     assert "no map" in top["note"]
 
 
-def test_guided_and_standard_ensembles_are_paired(run):
+def test_guided_and_standard_ensembles_are_held_against_each_other(run):
     overrides = ("study.data={name: digits}", "study.train_samples=200", "study.eval_samples=40", "study.epochs=2")
     folder, finished = run("noise_guided", *overrides, "study.members=3", "study.mask_fractions=[0.5]")
     assert finished.status == 0, finished.err
     found = rows(folder)
-    gain = found["k0.5-lambda1: guidance raises the debiased SNR"]["ours"]
+    gain = found["k0.5-lambda1: debiased snr, gradient, guided less standard"]["ours"]
     both = [found[f"{name}: debiased SNR"]["ours"] for name in ("standard", "k0.5-lambda1")]
     assert gain == pytest.approx(both[1] - both[0])
 
@@ -122,6 +123,12 @@ def test_a_plan_trains_nothing(job, tmp_path):
         (("noise_guided", "study.mask_fractions=[2]"), "training.guidance.mask_fraction", "1"),
         (("noise_guided", "trainig.epochs=1"), "trainig", "training"),
         (("noise_architecture", "study.data=digits"), "study.data", "widths"),
+        (("noise_architecture", "study.widths=[]"), "study", "--help"),
+        (("noise_guided", "study.mask_fractions=[abc]"), "study", "--help"),
+        (("noise_table", "study.networks=[]"), "study", "an ensemble"),
+        (("noise_table", "study.networks=[small_cnn, {name: small_cnn, width: 4}]"), "study.networks", "different"),
+        (("noise_guided", "study.data=2020-13-45"), "study.data", "YAML"),
+        (("noise_guided", "attribution.methods=[smoothgrad]"), "attribution.methods", "gradient"),
     ],
 )
 def test_mistakes_are_told_in_one_line(job, tmp_path, arguments, key, told):
@@ -155,6 +162,25 @@ def test_an_ensemble_s_place_is_what_its_members_are():
 
 def test_a_shared_ensemble_only_grows():
     before = spec(ensemble={"members": 6}, attribution={"methods": ["gradient", {"name": "gradcam", "as": "top"}]})
-    found = grown(spec(attribution={"methods": ["deeplift", "gradient"]}), before)
+    found = grown(spec(attribution={"methods": ["deeplift", "gradient"]}), before, planned=6)
     assert [method.folder for method in found.attribution.methods] == ["gradient", "top", "deeplift"]
     assert (found.ensemble.members, found.data.eval_samples) == (6, 20)
+    stopped = spec(ensemble={"members": 30, "until": 0.1})
+    assert grown(spec(), stopped, planned=7).ensemble.members == 7, "where it was stopped"
+
+
+@pytest.mark.parametrize(("before", "asked", "samples"), [(10, 5, 10), (5, 10, 10), (None, 5, None), (5, None, None)])
+def test_samples_that_a_method_explains_are_kept(before, asked, samples):
+    first, second = (
+        spec(attribution={"methods": [{"name": "gradient", "samples": count}]}) for count in (before, asked)
+    )
+    assert grown(second, first, planned=4).attribution.methods[0].samples == samples
+
+
+def test_a_method_of_other_settings_is_as_it_is_asked_for():
+    first, second = (
+        spec(attribution={"methods": [{"name": "smoothgrad", "num_samples": count, "samples": samples}]})
+        for count, samples in ((8, 20), (4, 10))
+    )
+    found = grown(second, complete(first), planned=4).attribution.methods[0]
+    assert (found.settings["num_samples"], found.samples) == (4, 10)
