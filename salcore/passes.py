@@ -6,6 +6,7 @@ are the same bits however samples are cut into blocks. The maps are finite: `sal
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ from salcore.likeness import TO_MEAN, Likeness, row_sums
 from salcore.moments import Moments
 from salcore.significance import significant
 
+HELD = 32
+"""Magnitudes of 2^-32 to 2^32 have squares, and squares of small deviations, that float32 holds."""
 GROUP = 16
 """Members whose deviations are summed in float32 before they are merged into float64."""
 SUMS = ("samples", "snr", "snr_samples", "signal2", "noise2", "cosine", "ssim")
@@ -33,11 +36,17 @@ def prefix_moments(maps: Iterable[np.ndarray], at: Collection[int]) -> Iterator[
     """Moments over members, in order, of the first m maps for each m in `at`: float32 in, float64 out.
 
     Deviations from the first map of each 16 are summed in float32, so nothing large cancels and few roundings add up;
-    the groups are merged in float64 (Chan et al., 1983), so the error does not grow with the number of maps.
+    the groups are merged in float64 (Chan et al., 1983), so the error does not grow with the number of maps. Maps so
+    small or large that float32 does not hold their squares are brought to 1 by a power of two, which rounds nothing.
     """
     done: Moments | None = None
+    exponent = 0
     for count, x in enumerate(maps, 1):
         size = (count - 1) % GROUP + 1
+        if count == 1:
+            exponent = _exponent(x)
+        if exponent:
+            x = np.ldexp(x, -exponent)
         if count == 1:
             total, squares, deviation = np.empty_like(x), np.empty_like(x), np.empty_like(x)
         if size == 1:
@@ -54,7 +63,7 @@ def prefix_moments(maps: Iterable[np.ndarray], at: Collection[int]) -> Iterator[
             moments = _group_moments(first, total, squares, size)
             moments = moments if done is None else done.merge(moments)
             if count in at:
-                yield moments
+                yield _raised(moments, exponent) if exponent else moments
             if size == GROUP:
                 done = moments
 
@@ -159,6 +168,19 @@ def _fill_intervals(out: Mapping[str, np.ndarray], snrs: Moments, ratios: Moment
     for name, at in (("snr_debiased", np.inf), ("snr_at_30", statistics.PAPER_MEMBERS)):
         for end, values in (("", ratio), ("_low", low), ("_high", high)):
             out[name + end][:] = statistics.ratio_at(values, at)
+
+
+def _exponent(x: np.ndarray) -> int:
+    """The power of two of the largest magnitude, 0 where float32 holds its square well; NaN and infinity stay too."""
+    largest = max(float(x.max()), -float(x.min()))
+    exponent = math.frexp(largest)[1] if math.isfinite(largest) else 0
+    return exponent if abs(exponent) > HELD else 0
+
+
+def _raised(moments: Moments, exponent: int) -> Moments:
+    """The moments of values that are 2^exponent times as large."""
+    mean, m2 = np.ldexp(moments.mean, exponent), np.ldexp(moments.m2, 2 * exponent)
+    return Moments(moments.count, mean, m2)
 
 
 def _group_moments(first: np.ndarray, total: np.ndarray, squares: np.ndarray, size: int) -> Moments:

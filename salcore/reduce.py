@@ -133,7 +133,7 @@ class _Tally:
     def reduce(self, start: int, stop: int) -> None:
         """Reduce a block of samples."""
         out = {name: column[start:stop] for name, column in self._out.items()}
-        with np.errstate(invalid="ignore"):  # of infinities, which are looked for next
+        with np.errstate(invalid="ignore", over="ignore"):  # infinities are looked for next; a variance may be one
             moments = first_pass(self._read(start, stop, self._everyone), self.grid, out)
         if np.isfinite(out["mean_norm"][:, -1]).all():  # NaN or infinity in any map would have come through to it
             mark(moments, out)

@@ -353,3 +353,14 @@ def test_maps_of_shuffled_members_are_near_the_null():
     assert shuffled["snr_debiased"] < 0.15
     with pytest.raises(ValueError, match="`order`"):
         Shuffled(shard=shard(maps[0]), order=np.zeros(60, int))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-25, 1e-12, 1e12, 1e18])
+def test_the_unit_of_the_maps_does_not_matter(scale):
+    """Squares of maps below 1e-19 or above 1e19 are beyond float32."""
+    random = np.random.default_rng(0)
+    values = random.standard_normal((4, 3, 1, 8, 8), dtype=np.float32) + 0.5
+    plain, scaled = (reduced([each for each in values * np.float32(unit)]) for unit in (1.0, scale))
+    for name in ("snr", "snr_debiased", "snr_scale_free", "ssim_to_mean", "spearman_to_mean", "significant_share"):
+        expected = plain.stats.column(name).to_numpy()
+        np.testing.assert_allclose(scaled.stats.column(name).to_numpy(), expected, rtol=1e-4, err_msg=name)
