@@ -360,7 +360,7 @@ def test_the_unit_of_the_maps_does_not_matter(scale):
     """Squares of maps below 1e-19 or above 1e19 are beyond float32."""
     random = np.random.default_rng(0)
     values = random.standard_normal((4, 3, 1, 8, 8), dtype=np.float32) + 0.5
-    plain, scaled = (reduced([each for each in values * np.float32(unit)]) for unit in (1.0, scale))
+    plain, scaled = (reduced(list(values * np.float32(unit))) for unit in (1.0, scale))
     for name in ("snr", "snr_debiased", "snr_scale_free", "ssim_to_mean", "spearman_to_mean", "significant_share"):
         expected = plain.stats.column(name).to_numpy()
         np.testing.assert_allclose(scaled.stats.column(name).to_numpy(), expected, rtol=1e-4, err_msg=name)
