@@ -26,7 +26,6 @@ from salcore.complete import complete
 from salcore.data import Data
 from salcore.errors import UserError
 from salcore.members import fingerprint
-from salcore.runs import Run
 from salcore.spec import MethodSpec, Spec
 from salcore.storage import Store
 
@@ -82,15 +81,6 @@ def run(asked: Sequence[Asked]) -> int:
         if not joined:
             ray.shutdown()
     return max(statuses)
-
-
-def opened(asked: Sequence[Asked]) -> dict[str, Run]:
-    """The finished runs by name. Raises UserError where one has no statistics, since none of its members is trained."""
-    runs = {each.name: salcore.open(each.plan.store.uri) for each in asked}
-    for name, found in runs.items():
-        if not found.methods:
-            raise UserError("NAME", f"trained members of every ensemble, but {name} has none; see {found.store}/logs")
-    return runs
 
 
 def place_of(spec: Spec, folder: str) -> str:

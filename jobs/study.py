@@ -2,12 +2,16 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+import salcore
+from cluster.train import Broken
 from jobs import command, ensembles
 from salcore.errors import UserError
+from salcore.runs import Run
 from salcore.settings import find_mistake, nearest
 from salcore.spec import Spec, parse, value_of
 from salcore.storage import Store
@@ -40,14 +44,26 @@ def act(arguments: list[str]) -> int:
     if given.plan:
         print(ensembles.told(asked))
         return 0
-    status = ensembles.run(asked)
-    runs = ensembles.opened(asked)
+    try:
+        status = ensembles.run(asked)
+    except Broken as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 1
+    runs = {each.name: salcore.open(each.plan.store.uri) for each in asked}
+    if lacking := [name for name, run in runs.items() if not run.methods]:
+        print(f"stopped: there are no statistics of {', '.join(lacking)}", file=sys.stderr)
+        return 1
+    _tell(found, runs, store)
+    return status
+
+
+def _tell(found: ModuleType, runs: Mapping[str, Run], store: Store) -> None:
+    """Write the table and the page, and print them."""
     rows = tuple(found.rows(runs))
     store.write_parquet("study.parquet", table(rows))
     store.write("report/index.html", build(found, rows, found.figures(runs), runs).encode())
     print(printed(rows))
     print(f"table    {store.path('study.parquet')}\npage     {store.path('report/index.html')}")
-    return status
 
 
 def specs_of(found: ModuleType, preset: str, axes: Sequence[str], overrides: Sequence[str]) -> dict[str, Spec]:

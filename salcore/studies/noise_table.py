@@ -109,7 +109,8 @@ def _claims(name: str, run: "Run") -> Iterator[Row]:
     for shap in SHAPS:
         if shap in found and "gradient" in found:
             what = f"{name}: SHAP is noisier than raw gradients ({shap})"
-            yield _led(what, name, run, "gradient", shap, "; which SHAP the paper ran is open")
+            reason = "; which SHAP the paper ran is open" + NOTES.get(shap, "")
+            yield _led(what, name, run, "gradient", shap, reason)
 
 
 def _led(what: str, name: str, run: "Run", first: str, second: str, more: str = "") -> Row:
