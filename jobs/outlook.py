@@ -67,7 +67,7 @@ def describe(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> str:
             f"{_until(plan)}",
             f"methods  {', '.join(samples)}{_warning(spec)}",
             f"maps     {most}{count * cut} shards, {_size(count * values * width)}; "
-            f"statistics {_size(2 * 4 * values)}; weights {_size(count * parameters * 4)}",
+            f"statistics {_size((4 + 4 + 1) * values)}; weights {_size(count * parameters * 4)}",
         ]
     )
 

@@ -92,7 +92,7 @@ def test_a_method_without_maps_is_left_out_and_told(run):
     assert "gradcam_top" in finished.out
     top = rows(folder)["digits-resnet18: gradcam_top"]
     assert top["ours"] != top["ours"], "NaN: there is none"
-    assert "no map" in top["note"]
+    assert "no such layer of more than one cell" in top["note"]
 
 
 def test_guided_and_standard_ensembles_are_held_against_each_other(run):
