@@ -22,8 +22,8 @@ SIZE = 9.5
 def label_dots(figure: "Figure", dots: Sequence[tuple[Estimate, float]], names: Sequence[str]) -> None:
     """Write each name at the first free side of its dot (x, y), or where it covers least if there is none.
 
-    Free is what no dot, no interval of x and no other name covers. Tried are above, below and both sides, and the same
-    further away with a thin line to the dot.
+    Free is what lies within the axes and no dot, no interval of x and no other name covers. Tried are above, below and
+    both sides, and the same further away with a thin line to the dot.
     """
     figure.draw_without_rendering()  # the layout decides where dots are
     axes = figure.axes[0]
@@ -31,7 +31,7 @@ def label_dots(figure: "Figure", dots: Sequence[tuple[Estimate, float]], names: 
     for (x, y), name in zip(dots, names, strict=True):
         tried = [(_write(axes, (x.value, y), name, *side), side) for side in _sides()]
         boxes = [text.get_window_extent() for text, _ in tried]
-        costs = [sum(_overlap(box, other) for other in taken) + 4 * _outside(box, figure.bbox) for box in boxes]
+        costs = [sum(_overlap(box, other) for other in taken) + 4 * _outside(box, axes.bbox) for box in boxes]
         best = int(np.argmin(costs))
         for text, _ in tried:
             text.remove()
@@ -76,5 +76,5 @@ def _overlap(a: "BboxBase", b: "BboxBase") -> float:
 
 
 def _outside(box: "BboxBase", frame: "BboxBase") -> float:
-    """Area of a box that lies outside the figure."""
+    """Area of a box that lies outside the frame."""
     return box.width * box.height - _overlap(box, frame)
