@@ -81,7 +81,7 @@ def rows(runs: "Mapping[str, Run]") -> Iterator[Row]:
         if name == STANDARD:
             continue
         for found in compare([runs[STANDARD], run]).differences:
-            note = f"{found.values[0]:.3f} to {found.values[1]:.3f}"
+            note = f"from {found.values[0]:.3f} to {found.values[1]:.3f}"
             yield measured(f"{name}: {found.quantity.lower()}, guided less standard", found.members, note=note)
 
 
