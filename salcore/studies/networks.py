@@ -61,13 +61,13 @@ def ensembles(
     found: dict[str, dict[str, Any]] = {}
     for data_name, where in data.items():
         for network in networks:
-            model = dict(network) if isinstance(network, Mapping) else {"name": network}
+            model = section(network)
             name = str(model["name"])
             if name.startswith("vgg") and data_name == "imagenette":
                 model.setdefault("activation", "softplus")
             if not (name.startswith("small") or name.startswith("python:") or name == "mnist_cnn"):
                 model.setdefault("initialization", "he")
-            explained = {"eval_samples": eval_samples, **(where if isinstance(where, Mapping) else {"name": where})}
+            explained = {"eval_samples": eval_samples, **section(where)}
             key = f"{data_name}-{re.sub(r'[^A-Za-z0-9]+', '_', name)}"
             if key in found:
                 raise UserError("study.networks", "networks of different names: one study for each setting", networks)
@@ -85,6 +85,15 @@ def ensembles(
                 "attribution": {"methods": methods(name, explained["eval_samples"], few, perturbations)},
             }
     return found
+
+
+def section(value: Mapping[str, Any] | str) -> dict[str, Any]:
+    """A section of a spec, of which a bare name may stand for the part of that name.
+
+    >>> section("resnet18")
+    {'name': 'resnet18'}
+    """
+    return dict(value) if isinstance(value, Mapping) else {"name": value}
 
 
 def methods(network: str, eval_samples: int, few: int, perturbations: int) -> list[Any]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from salcore.figures import canvas, method_charts
 from salcore.report.compare import compare
+from salcore.studies.networks import section
 from salcore.studies.row import Picture, Row, measured
 from salcore.studies.summaries import accuracy, debiased, rows_of
 
@@ -43,8 +44,8 @@ STANDARD = "standard"
 
 def ensembles(
     *,
-    network: dict,
-    data: dict,
+    network: dict | str,
+    data: dict | str,
     mask_fractions: list,
     weights: list,
     members: int,
@@ -56,8 +57,8 @@ def ensembles(
 
     def spec(**training: Any) -> dict[str, Any]:
         return {
-            "data": {"train_samples": train_samples, "eval_samples": eval_samples, **data},
-            "model": network,
+            "data": {"train_samples": train_samples, "eval_samples": eval_samples, **section(data)},
+            "model": section(network),
             "ensemble": {"members": members},
             "training": {"epochs": epochs, "batch_size": 128, "learning_rate": 0.01, **training},
             "attribution": {"methods": [METHOD]},

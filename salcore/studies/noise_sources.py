@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from salcore.figures import canvas, method_charts
 from salcore.statistics import Estimate
+from salcore.studies.networks import section
 from salcore.studies.row import Picture, Row, claimed, difference, measured
 from salcore.studies.summaries import accuracy, at_30, debiased, rows_of
 
@@ -49,11 +50,11 @@ PURPOSES = {"init": "initial weights", "order": "order of batches", "augment": "
 
 def ensembles(
     *,
-    network: dict,
-    data: dict,
+    network: dict | str,
+    data: dict | str,
     epochs: int,
     sgd: dict,
-    alone_data: dict,
+    alone_data: dict | str,
     alone_epochs: int,
     members: int,
     eval_samples: int,
@@ -62,10 +63,10 @@ def ensembles(
     every = ["init", "order", "augment", "model", "masking"]
     training = {"epochs": epochs, "batch_size": 64, "learning_rate": 0.01}
 
-    def spec(model: dict, where: dict, vary: list[str], training: dict) -> dict[str, Any]:
+    def spec(model: dict | str, where: dict | str, vary: list[str], training: dict) -> dict[str, Any]:
         return {
-            "data": {"eval_samples": eval_samples, **where},
-            "model": model,
+            "data": {"eval_samples": eval_samples, **section(where)},
+            "model": section(model),
             "ensemble": {"members": members, "vary": vary},
             "training": training,
             "attribution": {"methods": [METHOD]},
@@ -77,7 +78,7 @@ def ensembles(
         "reference": spec(network, data, every, training),
         "fixed_init": spec(network, data, without_init, training),
         "sgd": spec(network, data, every, steps),
-        "instance_norm": spec({**network, "norm": "instance"}, data, every, training),
+        "instance_norm": spec({**section(network), "norm": "instance"}, data, every, training),
     }
     noisy = {**SMALL_CNN, "dropout": 0.2}
     augmented = {**training, "epochs": alone_epochs, "augment": {"crop": 2, "flip": True}}

@@ -96,7 +96,7 @@ def test_a_method_without_maps_is_left_out_and_told(run):
 
 
 def test_guided_and_standard_ensembles_are_held_against_each_other(run):
-    overrides = ("study.data={name: digits}", "study.train_samples=200", "study.eval_samples=40", "study.epochs=2")
+    overrides = ("study.data=digits", "study.train_samples=200", "study.eval_samples=40", "study.epochs=2")
     folder, finished = run("noise_guided", *overrides, "study.members=3", "study.mask_fractions=[0.5]")
     assert finished.status == 0, finished.err
     found = rows(folder)
