@@ -14,12 +14,12 @@ SMALL: dict[str, Any] = {
     "networks": ["resnet18"],
     "data": {
         "cifar10": {"name": "cifar10", "train_samples": 10_000},
-        "imagenette": {"name": "imagenette", "image_size": 128, "train_samples": 2_000},
+        "imagenette": {"name": "imagenette", "image_size": 128, "train_samples": 2_000, "eval_samples": 100},
     },
     "members": 6,
     "epochs": 5,
     "eval_samples": 200,
-    "few": 20,
+    "few": 10,
     "precision": "bfloat16",
     "perturbations": 256,
 }
