@@ -30,15 +30,12 @@ METHOD = "gradient"
 def rows(runs: "Mapping[str, Run]") -> Iterator[Row]:
     """Norms at some numbers of members, then the two statements."""
     for name, run in runs.items():
-        if METHOD in run.methods:
-            yield from _rows(name, run)
+        yield from _rows(name, run)
 
 
 def figures(runs: "Mapping[str, Run]") -> Iterator[Picture]:
     """Norms and SNR against the number of members, of every ensemble."""
     for name, run in runs.items():
-        if METHOD not in run.methods:
-            continue
         members, norms = run.convergence_members(METHOD), _norms(run)
         drawn = {"norms": charts.convergence_norms, "SNR": charts.convergence_snr}
         for what, draw in drawn.items():

@@ -34,18 +34,15 @@ WEAK = 0.2
 def rows(runs: "Mapping[str, Run]") -> Iterator[Row]:
     """Classes of lowest and highest SNR, and both correlations."""
     for name, run in runs.items():
-        if METHOD in run.methods:
-            yield from _classes(name, run)
-            quality, snr = _quality(run), run.snr(METHOD)
-            for kind, correlate in (("Pearson", pearson), ("Spearman", spearman)):
-                yield _none(f"{name}: {kind} correlation of SNR and prediction quality", correlate(quality, snr))
+        yield from _classes(name, run)
+        quality, snr = _quality(run), run.snr(METHOD)
+        for kind, correlate in (("Pearson", pearson), ("Spearman", spearman)):
+            yield _none(f"{name}: {kind} correlation of SNR and prediction quality", correlate(quality, snr))
 
 
 def figures(runs: "Mapping[str, Run]") -> Iterator[Picture]:
     """Every sample by class, and against the quality of its prediction."""
     for name, run in runs.items():
-        if METHOD not in run.methods:
-            continue
         snr, label = run.snr(METHOD), run.column(METHOD, "label")
         by_class = charts.snr_by_class(snr, label, run.record(run.members[0])["classes"])
         scatter = charts.snr_by_confidence(_quality(run), snr, label)

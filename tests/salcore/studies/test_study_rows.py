@@ -7,7 +7,15 @@ import pytest
 
 from salcore.spec import from_dict
 from salcore.statistics import Estimate
-from salcore.studies import STUDIES, noise_architecture, noise_samples, noise_sources, noise_table
+from salcore.studies import (
+    STUDIES,
+    noise_architecture,
+    noise_convergence,
+    noise_samples,
+    noise_sources,
+    noise_table,
+    summaries,
+)
 from salcore.studies.noise_architecture import Network
 from salcore.studies.row import Row, claimed, difference, interval, table
 
@@ -125,3 +133,46 @@ def test_one_source_alone_is_all_that_differs():
 )
 def test_no_correlation_is_a_claim_that_can_fail(interval, holds):
     assert noise_samples._none("c", estimate(float(np.mean(interval)), *interval)).holds is holds
+
+
+class Norms:
+    """Stands for a run whose samples have a squared signal of `signal2` and a noise of 1 in each member."""
+
+    def __init__(self, signal2):
+        self.signal2 = signal2
+
+    def convergence_members(self, method):
+        return tuple(range(1, 13))
+
+    def column(self, method, name):
+        noise = np.random.default_rng(0).normal(1, 0.01, (50, 12))
+        power = self.signal2 + 1 / np.arange(1, 13) if name == "mean_norm" else np.ones(12)
+        return noise * np.sqrt(power)
+
+
+@pytest.mark.parametrize(("signal2", "holds"), [(2.0, True), (0.0, None)])
+def test_noise_does_not_level_off(signal2, holds):
+    """The norm of a mean of pure noise falls as 1 / sqrt(m) for ever."""
+    found = {row.what: row for row in noise_convergence.rows({"e": Norms(signal2)})}
+    (plateau,) = (row for what, row in found.items() if "levels off" in what)
+    (falls,) = (row for what, row in found.items() if "falls" in what)
+    assert plateau.holds is holds
+    assert falls.holds is True
+
+
+def test_methods_of_one_ensemble_are_paired_over_its_members(monkeypatch):
+    """What members do to both methods alike is not in the interval; the first of the two is the one that leads."""
+    common = np.array([0.0, 0.4, -0.3, 0.1])
+    without = {"a": 1.5 + common, "b": 1.0 + common + np.array([0.0, 0.01, -0.01, 0.0])}
+    monkeypatch.setattr(summaries, "leave_one_out", lambda run, method: without[method])
+    monkeypatch.setattr(summaries, "rows_of", lambda run: {"a": {"snr_debiased": 1.5}, "b": {"snr_debiased": 1.0}})
+    found = summaries.lead(None, "a", "b")
+    assert found.value == 0.5
+    assert 0.4 < found.low < found.value < found.high < 0.6
+
+
+def test_thirty_members_need_no_correction():
+    row = {"members": 30, **{f"{name}{end}": value for name, value in (("snr", 1.0), ("snr_at_30", 2.0))
+                             for end in ("", "_low", "_high")}}  # fmt: skip
+    assert summaries.at_30(row).value == 1.0
+    assert summaries.at_30(row | {"members": 6}).value == 2.0
