@@ -23,6 +23,8 @@ from salcore.spec import Spec, describe, from_dict, parse
 from salcore.storage import Store, is_remote
 
 SPECS = Path(__file__).parent / "specs"
+WITH_PATHS = {"folder", "npz", "parquet", "eraser", "sst", "uea"}
+"""Names of data sets that go on with a path (`salcore.data.ARGUMENTS`, whose import would take seconds)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +137,9 @@ def absolute(spec: Spec) -> Spec:
     """The spec with absolute paths: workers and later commands may stand in another folder."""
     data, model, ensemble = spec.data, spec.model, spec.ensemble
     kind, colon, path = data.name.partition(":")
-    if kind in {"folder", "npz", "parquet"} and colon:
+    if kind in WITH_PATHS and colon:
         data = data.model_copy(update={"name": f"{kind}:{_absolute(path)}"})
-    data = data.model_copy(update={key: _absolute(getattr(data, key)) for key in ("root", "mirror")})
+    data = data.model_copy(update={key: _absolute(getattr(data, key)) for key in ("root", "mirror", "vectors")})
     model = model.model_copy(update={"weights": _absolute(model.weights)})
     if ensemble.weights:
         ensemble = ensemble.model_copy(update={"weights": tuple(str(_absolute(path)) for path in ensemble.weights)})

@@ -1,4 +1,4 @@
-"""Data sets, by name or the user's own, as uint8 (or float32) arrays behind one shape `(N, C, H, W)`.
+"""Data sets, by name or the user's own: images `(N, C, H, W)`, series `(N, F, T)`, texts `(N, T)` of word numbers.
 
 >>> from salcore.spec import DataSpec
 >>> data = load(DataSpec(name="digits", eval_samples=100))
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from salcore.data import digits, folder, npz, parquet, python_function, torchvision_sets
+from salcore.data import digits, eraser, folder, npz, parquet, python_function, sst, synthetic, torchvision_sets, uea
 from salcore.data.assembly import assemble
 from salcore.data.part import Data, Part
 from salcore.data.source import Source
@@ -24,16 +24,25 @@ __all__ = ["SOURCES", "Data", "Part", "find", "load"]
 SOURCES: dict[str, Callable[["DataSpec", str], Source]] = {
     "digits": digits.read,
     "mnist": torchvision_sets.mnist,
+    "mnist_series": torchvision_sets.mnist_series,
     "fashion_mnist": torchvision_sets.fashion_mnist,
     "cifar10": torchvision_sets.cifar10,
     "imagenette": torchvision_sets.imagenette,
     "folder": folder.read,
     "npz": npz.read,
     "parquet": parquet.read,
+    "eraser": eraser.read,
+    "sst": sst.read,
+    "uea": uea.read,
+    "synthetic": synthetic.read,
     "python": python_function.read,
 }
 
-ARGUMENTS = {"folder": "PATH", "npz": "PATH", "parquet": "PATH", "python": "package.module:function"}
+ARGUMENTS = {
+    **dict.fromkeys(("folder", "npz", "parquet", "eraser", "sst", "uea"), "PATH"),
+    "synthetic": "NAME",
+    "python": "package.module:function",
+}
 """What stands after the colon in `data.name`, for sources that need it."""
 
 

@@ -1,11 +1,16 @@
 """From a source as it was found to the parts that an ensemble uses."""
 
+import hashlib
+import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from salcore.data.part import Data, Part, digest
+from salcore.data.batches import valid_steps
+from salcore.data.part import Data, Kind, Part, digest
 from salcore.data.resize import resize
+from salcore.data.sequences import fitted
 from salcore.data.source import Labelled, Source, class_names
 from salcore.data.splits import CARVED_SEED, divide, stratified_order
 from salcore.errors import UserError
@@ -17,26 +22,41 @@ if TYPE_CHECKING:
 SUBSET, VALIDATION, EVALUATION = 0, 1, 2
 """What a choice is for; it keeps choices under one `split_seed` independent."""
 CARVED_FRACTION = 0.2
+SERIES_AT_ONCE = 256
 
 
 def assemble(source: Source, spec: "DataSpec") -> Data:
-    """Resizes, splits, and measures the training part's mean and standard deviation per channel."""
+    """Brings samples to one size, splits, and measures the training part's mean and deviation per channel or feature.
+
+    Texts keep 0 and 1, one of each per value of a word's vector.
+    """
+    _refuse_other_keys(source, spec)
     if source.classes == ():
         return _unlabelled(source, spec)
     classes = class_names(source)
-    train = _resized(source.train, spec)
+    train = _sized(source.train, source.kind, spec)
     rows, held_out = np.arange(len(train.labels)), None
     if source.test is None:
         count = round(CARVED_FRACTION * len(rows)) if source.held_out is None else source.held_out
         held_out, rows = divide(train.labels, count, CARVED_SEED)
-    test = train if source.test is None else _resized(source.test, spec)
+    test = train if source.test is None else _sized(source.test, source.kind, spec)
     _refuse_different(train, test)
     evaluation = _evaluation(test, np.arange(len(test.labels)) if held_out is None else held_out, spec)
     training, validation = _training(train, rows, spec)
-    mean, std = normalisation(training)
+    mean, std = _measured(training, source)
     known = digest(training, validation, mean, std, classes)
     return Data(
-        train=training, validation=validation, evaluation=evaluation, classes=classes, mean=mean, std=std, digest=known
+        train=training,
+        validation=validation,
+        evaluation=evaluation,
+        classes=classes,
+        mean=mean,
+        std=std,
+        digest=_with_words(known, source, training, validation),
+        kind=source.kind,
+        vectors=source.vectors,
+        words=source.words,
+        notes=source.notes,
     )
 
 
@@ -49,14 +69,52 @@ def normalisation(part: Part) -> tuple[np.ndarray, np.ndarray]:
 
     A channel without variance has a standard deviation of 1, so that normalising it gives 0.
     """
-    moments = Moments.empty(part.images.shape[1:])
+    moments = Moments.empty(part.values.shape[1:])
     for images, _ in part.chunks():
         moments = moments.merge(Moments.from_batch(images))
     means, variances = np.asarray(moments.mean), np.asarray(moments.variance(ddof=0))
-    scale = 255.0 if part.images.dtype == np.uint8 else 1.0
+    scale = 255.0 if part.values.dtype == np.uint8 else 1.0
     mean = means.mean((1, 2)) / scale
     std = np.sqrt(variances.mean((1, 2)) + means.var((1, 2))) / scale
     return mean.astype(np.float32), np.where(std > 0, std, 1).astype(np.float32)
+
+
+def series_normalisation(part: Part, *, one_unit: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (ddof = 0) `(F,)` of a part's series over all steps that are no padding; float32.
+
+    `one_unit`: over all features too, the same for each. A feature that varies by less than float32 can tell has a
+    standard deviation of 1, so that normalising it gives 0.
+    """
+    features = part.values.shape[1]
+    columns = 1 if one_unit else features
+    moments = Moments.empty((columns,))
+    for start in range(0, len(part), SERIES_AT_ONCE):
+        rows = part.index[start : start + SERIES_AT_ONCE]
+        steps, valid = part.values[rows].transpose(0, 2, 1), valid_steps(part, rows)
+        steps = steps if valid is None else steps[valid.numpy()]
+        moments = moments.merge(Moments.from_batch(steps.reshape(-1, columns)))
+    mean, std = np.asarray(moments.mean), np.asarray(moments.std(ddof=0))
+    std = np.where(std > np.finfo(np.float32).eps * np.abs(mean), std, 1)
+    return np.full(features, mean, np.float32), np.full(features, std, np.float32)
+
+
+def _measured(training: Part, source: Source) -> tuple[np.ndarray, np.ndarray]:
+    if source.vectors is not None:
+        width = source.vectors.shape[1]
+        return np.zeros(width, np.float32), np.ones(width, np.float32)
+    if source.kind == "images":
+        return normalisation(training)
+    return series_normalisation(training, one_unit=source.one_unit)
+
+
+def _with_words(known: str, source: Source, *parts: Part) -> str:
+    """Of texts, a digest that is also over the words of both parts, which come first, and their vectors."""
+    if source.vectors is None:
+        return known
+    met = 1 + max(int(part.values[part.index].max(initial=0)) for part in parts)
+    told = hashlib.sha256(known.encode() + json.dumps(source.words[:met]).encode())
+    told.update(np.ascontiguousarray(source.vectors[:met], dtype="<f4").data)
+    return told.hexdigest()
 
 
 def _training(found: Labelled, rows: np.ndarray, spec: "DataSpec") -> tuple[Part, Part]:
@@ -86,9 +144,9 @@ def _unlabelled(source: Source, spec: "DataSpec") -> Data:
     """Images to explain, all of them, in the order of their names: nothing to train on and nothing to normalise by."""
     if source.test is None:
         raise ValueError("`source` without classes: expected its images in `test`, got None")
-    found = _resized(source.test, spec)
+    found = _sized(source.test, source.kind, spec)
     nothing = _part(found, np.arange(0))
-    mean, std = np.zeros(found.images.shape[1], np.float32), np.ones(found.images.shape[1], np.float32)
+    mean, std = np.zeros(found.values.shape[1], np.float32), np.ones(found.values.shape[1], np.float32)
     return Data(
         train=nothing,
         validation=nothing,
@@ -100,18 +158,29 @@ def _unlabelled(source: Source, spec: "DataSpec") -> Data:
     )
 
 
-def _resized(found: Labelled, spec: "DataSpec") -> Labelled:
-    return Labelled(images=resize(found.images, spec.image_size), labels=found.labels)
+def _sized(found: Labelled, kind: Kind, spec: "DataSpec") -> Labelled:
+    """Samples of `data.image_size`, or of `data.length` steps or words."""
+    if kind == "images":
+        return replace(found, values=resize(found.values, spec.image_size))
+    return fitted(found, spec.length)
 
 
 def _part(found: Labelled, rows: np.ndarray) -> Part:
-    return Part(images=found.images, labels=found.labels, index=rows.astype(np.int64))
+    return Part(**vars(found), index=rows.astype(np.int64))
+
+
+def _refuse_other_keys(source: Source, spec: "DataSpec") -> None:
+    """Raise UserError for keys that say nothing of this kind of data, so that none is passed over in silence."""
+    keys = {"images": ("length", "vectors"), "series": ("image_size", "vectors"), "text": ("image_size",)}
+    for key in keys[source.kind]:
+        if getattr(spec, key) is not None:
+            raise UserError(f"data.{key}", f"null, as the samples of {spec.name} are {source.kind}", getattr(spec, key))
 
 
 def _refuse_different(train: Labelled, test: Labelled) -> None:
-    if train.images.shape[1] != test.images.shape[1] or train.images.dtype != test.images.dtype:
-        told = [f"{found.images.shape[1]} channels of {found.images.dtype}" for found in (train, test)]
+    if train.values.shape[1] != test.values.shape[1] or train.values.dtype != test.values.dtype:
+        told = [f"{found.values.shape[1]} channels of {found.values.dtype}" for found in (train, test)]
         raise UserError("data.name", f"evaluation images with {told[0]}, like the training images", told[1])
-    if train.images.shape[2:] != test.images.shape[2:]:
-        found = f"{train.images.shape[2:]} and {test.images.shape[2:]}"
+    if train.values.shape[2:] != test.values.shape[2:]:
+        found = f"{train.values.shape[2:]} and {test.values.shape[2:]}"
         raise UserError("data.image_size", "a size, because training and evaluation images differ in size", found)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def normalise(pixels: Tensor, mean: np.ndarray | Tensor, std: np.ndarray | Tensor) -> Tensor:
-    """Inputs `(N, C, H, W)`, float32: (pixels / s - mean) / std per channel, s = 255 for uint8 and 1 for floats.
+    """Inputs `(N, C, ...)`, float32: (pixels / s - mean) / std per channel, s = 255 for uint8 and 1 for floats.
 
     They lie on the device of `pixels`.
 
@@ -25,13 +25,43 @@ def normalise(pixels: Tensor, mean: np.ndarray | Tensor, std: np.ndarray | Tenso
     """
     scale = 255.0 if pixels.dtype == torch.uint8 else 1.0
     shift, width = (
-        (torch.as_tensor(value, dtype=torch.float64) * scale).to(pixels.device, torch.float32)[:, None, None]
+        (torch.as_tensor(value, dtype=torch.float64) * scale)
+        .to(pixels.device, torch.float32)
+        .view(-1, *[1] * (pixels.ndim - 2))
         for value in (mean, std)
     )
     # Fresh strides: kernels are chosen by them, and NumPy gives an axis of one channel now this stride and now that,
     # so equal images would have other last bits for another way in which they were cut or stored.
     inputs = pixels.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     return inputs.sub_(shift).div_(width)
+
+
+def inputs_of(
+    part: Part,
+    rows: np.ndarray,
+    data: Data,
+    device: torch.device | str = "cpu",
+    augmented: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """What networks take of some rows of a part's arrays, and which steps of sequences count: `valid` (n, T) or None.
+
+    Inputs are float32, normalised; words are embedded (n, T, E). Padding is 0. `augmented` changes pixels before.
+    """
+    valid = valid_steps(part, rows, device)
+    # Indexing by an array makes the batch's one copy, which is writable even where the set is not.
+    values = torch.from_numpy(np.asarray(part.values[rows])).to(device)
+    if data.vectors is not None:
+        return torch.from_numpy(data.vectors).to(device)[values.long()], valid
+    inputs = normalise(values if augmented is None else augmented(values), data.mean, data.std)
+    return (inputs if valid is None else inputs * valid[:, None]), valid
+
+
+def valid_steps(part: Part, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor | None:
+    """Which steps of some rows' sequences are no padding, (n, T); None where all of them count."""
+    if part.lengths is None:
+        return None
+    steps = torch.arange(part.values.shape[-1], device=device)
+    return steps < torch.from_numpy(part.lengths[rows]).to(device)[:, None]
 
 
 def epoch_batches(
@@ -43,11 +73,12 @@ def epoch_batches(
     augment: "AugmentSpec | None" = None,
     augment_generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every sample of `part` once: inputs `(n, C, H, W)`, float32, and labels `(n,)`, int64.
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Every sample of `part` once: inputs `(n, ...)`, float32, labels `(n,)`, int64, and `valid` (n, T) or None.
 
     `order` draws the order of samples; None leaves it as it is. `augment` (crop, flip) takes its draws from
-    `augment_generator`. Both generators are CPU ones, so that batches do not depend on `device`.
+    `augment_generator`. Both generators are CPU ones, so that batches do not depend on `device`. A batch of texts is
+    cut to its longest one.
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size`: expected at least 1, got {batch_size}")
@@ -55,10 +86,11 @@ def epoch_batches(
     rows = part.index if order is None else part.index[torch.randperm(len(part), generator=order).numpy()]
     for start, stop in bounds(len(rows), batch_size):
         chosen = rows[start:stop]
-        # Indexing by an array makes the batch's one copy, which is writable even where the set is not.
-        pixels = torch.from_numpy(np.asarray(part.images[chosen])).to(device)
-        labels = torch.from_numpy(part.labels[chosen]).to(device)
-        yield normalise(augmented(pixels), data.mean, data.std), labels
+        inputs, valid = inputs_of(part, chosen, data, device, augmented)
+        if data.kind == "text" and part.lengths is not None:
+            longest = int(part.lengths[chosen].max())
+            inputs, valid = inputs[:, :longest], None if valid is None else valid[:, :longest]
+        yield inputs, torch.from_numpy(part.labels[chosen]).to(device), valid
 
 
 def bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
@@ -95,9 +127,9 @@ def augmentation(pixels: Tensor, *, crop: int, flip: bool, generator: torch.Gene
     return picked.permute(0, 3, 1, 2).contiguous()
 
 
-def _augmenter(augment: "AugmentSpec | None", generator: torch.Generator | None) -> Callable[[Tensor], Tensor]:
+def _augmenter(augment: "AugmentSpec | None", generator: torch.Generator | None) -> Callable[[Tensor], Tensor] | None:
     if augment is None or not (augment.crop or augment.flip):
-        return lambda pixels: pixels
+        return None
     if generator is None:
         raise ValueError("`augment_generator`: expected a generator, because `augment` asks for draws, got None")
     return partial(augmentation, crop=augment.crop, flip=augment.flip, generator=generator)

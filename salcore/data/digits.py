@@ -22,5 +22,5 @@ def read(spec: "DataSpec", argument: str) -> Source:
     bunch = load_digits()
     levels = bunch.images.astype(np.int64)
     images = ((255 * levels + 8) // 16).astype(np.uint8)[:, None]
-    train = Labelled(images=images, labels=bunch.target.astype(np.int64))
+    train = Labelled(values=images, labels=bunch.target.astype(np.int64))
     return Source(train=train, test=None, classes=tuple(map(str, bunch.target_names)), held_out=TEST_SAMPLES)

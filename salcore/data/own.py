@@ -12,19 +12,21 @@ LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
 def as_evaluation(
-    source: Source, *, shape: tuple[int, int, int], classes: tuple[str, ...], mean: np.ndarray, std: np.ndarray
+    source: Source, *, shape: tuple[int, ...], classes: tuple[str, ...], mean: np.ndarray, std: np.ndarray
 ) -> Data:
     """Every image of a source as an evaluation sample `(C, H, W)` of an ensemble, normalised as its training data was.
 
     Images take the ensemble's size and number of channels (colour becomes luminance, grey is repeated). Labels are
     matched by the names of classes, and are -1 for images in no class folder. Raises UserError for a class that the
-    ensemble does not know.
+    ensemble does not know, and for series and texts.
     """
+    if source.kind != "images" or len(shape) != 3:
+        raise UserError("data.name", "images, for an ensemble of images: nothing else is explained anew", source.kind)
     found = source.test if source.test is not None else source.train
-    images = _channels(_sized(found.images, shape), shape[0])
+    images = _channels(_sized(found.values, shape), shape[0])
     labels = _labels(found.labels, source.classes, classes)
     rows = np.arange(len(images), dtype=np.int64)
-    evaluation, nothing = (Part(images=images, labels=labels, index=index) for index in (rows, rows[:0]))
+    evaluation, nothing = (Part(values=images, labels=labels, index=index) for index in (rows, rows[:0]))
     return Data(
         train=nothing,
         validation=nothing,
@@ -36,7 +38,7 @@ def as_evaluation(
     )
 
 
-def _sized(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def _sized(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if images.shape[2:] == shape[1:]:
         return images
     if shape[1] != shape[2]:

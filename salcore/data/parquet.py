@@ -40,7 +40,7 @@ def read(spec: "DataSpec", argument: str) -> Source:
     if "train" not in rows:
         raise UserError("data.name", "rows of the training split", f"none in {argument}")
     images = _encoded(files, rows, spec) if _is_encoded(files[0]) else _tensors(files, rows, spec)
-    sets = {name: Labelled(images=images[name], labels=labels[rows[name]]) for name in rows}
+    sets = {name: Labelled(values=images[name], labels=labels[rows[name]]) for name in rows}
     return Source(train=sets["train"], test=sets.get("test"), classes=_class_names(files[0]))
 
 

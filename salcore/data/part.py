@@ -6,60 +6,76 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from salcore.errors import UserError
 
+Kind = Literal["images", "series", "text"]
+"""What one sample is: an image (C, H, W), a series of F features over T steps (F, T), or a text of T words."""
+
 CHUNK_BYTES = 1 << 20
-"""Images are read in pieces of about this size wherever a whole part is passed over."""
+"""Samples are read in pieces of about this size wherever a whole part is passed over."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
-    """Some rows of a set of labelled images: `images` `(N, C, H, W)`, `labels` `(N,)`, and which rows, in order.
+    """Some rows of a labelled set: `values`, one sample each, `labels` `(N,)`, and which rows, in order.
 
-    `images` is uint8, or float32 for sets of floats, and may be a read-only memory-map; parts of one set share it.
+    - images: `values` `(N, C, H, W)`, uint8 or float32, perhaps a read-only memory-map;
+    - series: `(N, F, T)`, float32;
+    - text: `(N, T)`, int32, numbers of words in the set's vocabulary, 0 for padding.
+
+    Of sequences, the first `lengths` `(N,)` steps count and the rest is padding (None: all count), and a text's first
+    `query` `(N,)` words are the question asked of it, which is always kept (None: there is none). `informative`
+    `(N, F, T)` tells which cells were made to tell the class, where that is known. Parts of one set share these arrays.
     A label of -1 means that the truth is not known.
     """
 
-    images: np.ndarray
+    values: np.ndarray
     labels: np.ndarray
     index: np.ndarray
+    lengths: np.ndarray | None = None
+    query: np.ndarray | None = None
+    informative: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __reduce__(self) -> tuple:
         # A memory-map travels as its path: pickled by value it would be the whole set, which does not fit in memory.
-        return _restore, (_packed(self.images), self.labels, self.index)
+        others = self.labels, self.index, self.lengths, self.query, self.informative
+        return _restore, (_packed(self.values), *others)
 
     def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Images `(n, C, H, W)` and labels `(n,)` in order, a piece of bounded size at a time."""
-        row_bytes = self.images[:0].itemsize * int(np.prod(self.images.shape[1:]))
+        """Values `(n, ...)` and labels `(n,)` in order, a piece of bounded size at a time."""
+        row_bytes = self.values[:0].itemsize * int(np.prod(self.values.shape[1:]))
         rows = max(1, CHUNK_BYTES // max(1, row_bytes))
         for start in range(0, len(self.index), rows):
             chosen = self.index[start : start + rows]
-            yield self.images[chosen], self.labels[chosen]
+            yield self.values[chosen], self.labels[chosen]
 
     def digest(self) -> str:
-        """SHA-256 over shape, type, pixels and labels in order: equal for equal content, wherever it came from."""
-        head = {"shape": [len(self), *self.images.shape[1:]], "dtype": self.images.dtype.name}
-        pixels, truth = hashlib.sha256(json.dumps(head).encode()), hashlib.sha256()
-        for images, labels in self.chunks():
-            pixels.update(np.ascontiguousarray(images).data)
+        """SHA-256 over shape, type, values, labels and lengths in order: equal for equal content of any origin."""
+        head = {"shape": [len(self), *self.values.shape[1:]], "dtype": self.values.dtype.name}
+        content, truth = hashlib.sha256(json.dumps(head).encode()), hashlib.sha256()
+        for values, labels in self.chunks():
+            content.update(np.ascontiguousarray(values).data)
             truth.update(np.ascontiguousarray(labels, dtype="<i8").data)
-        return hashlib.sha256(pixels.digest() + truth.digest()).hexdigest()
+        if self.lengths is not None:
+            truth.update(np.ascontiguousarray(self.lengths[self.index], dtype="<i8").data)
+        return hashlib.sha256(content.digest() + truth.digest()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Data:
     """A data set ready for an ensemble: what is trained on, what stops training early, and what is explained.
 
-    `mean` and `std` `(C,)`, float32, are those of the training part's pixels, scaled to [0, 1] if they are uint8.
-    `evaluation.index` numbers samples in the full evaluation split (in the whole set, where the source has no split of
-    its own), in the fixed stratified order.
+    `mean` and `std` `(C,)` or `(F,)`, float32, are those of the training part's values, pixels scaled to [0, 1] if they
+    are uint8. `evaluation.index` numbers samples in the full evaluation split (in the whole set, where the source has
+    no split of its own), in the fixed stratified order. A text's words are `words`, `vectors` `(V, E)` float32 their
+    embeddings, the first of which is padding and 0; mean and std are 0 and 1 then. `notes` are for whoever runs it.
     `digest` is over everything that members are trained and validated on, and nothing else.
     """
 
@@ -70,12 +86,16 @@ class Data:
     mean: np.ndarray
     std: np.ndarray
     digest: str
+    kind: Kind = "images"
+    vectors: np.ndarray | None = None
+    words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one image."""
-        channels, height, width = self.evaluation.images.shape[1:]
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """What a network takes of one sample: (C, H, W) of images, (F, T) of series, (T, E) of embedded texts."""
+        sample = self.evaluation.values.shape[1:]
+        return sample if self.vectors is None else (*sample, self.vectors.shape[1])
 
 
 @dataclass(frozen=True)
@@ -93,15 +113,23 @@ class _Mapped:
         return np.memmap(self.filename, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape)
 
 
-def _packed(images: np.ndarray) -> Any:
+def _packed(values: np.ndarray) -> Any:
     """The array, or where it lies if it is the whole of a memory-map (a slice of one does not know its own offset)."""
-    if isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap):
-        return _Mapped(str(images.filename), images.dtype.str, images.offset, images.shape)
-    return images
+    if isinstance(values, np.memmap) and isinstance(values.base, mmap.mmap):
+        return _Mapped(str(values.filename), values.dtype.str, values.offset, values.shape)
+    return values
 
 
-def _restore(images: Any, labels: np.ndarray, index: np.ndarray) -> Part:
-    return Part(images=images.open() if isinstance(images, _Mapped) else images, labels=labels, index=index)
+def _restore(
+    values: Any,
+    labels: np.ndarray,
+    index: np.ndarray,
+    lengths: np.ndarray | None,
+    query: np.ndarray | None,
+    informative: np.ndarray | None,
+) -> Part:
+    values = values.open() if isinstance(values, _Mapped) else values
+    return Part(values=values, labels=labels, index=index, lengths=lengths, query=query, informative=informative)
 
 
 def digest(train: Part, validation: Part, mean: np.ndarray, std: np.ndarray, classes: tuple[str, ...]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from salcore.data.part import Kind
 from salcore.errors import UserError
 
 CHANNELS = (1, 3, 4)
@@ -18,10 +19,13 @@ NAMINGS = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Labelled:
-    """Images `(N, C, H, W)`, uint8 or float32, and their class numbers `(N,)`, int64."""
+    """Samples and their class numbers `(N,)`, int64; all fields but the rows are those of a `Part`."""
 
-    images: np.ndarray
+    values: np.ndarray
     labels: np.ndarray
+    lengths: np.ndarray | None = None
+    query: np.ndarray | None = None
+    informative: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,12 +34,19 @@ class Source:
 
     Without an evaluation split, `held_out` samples of the training split (None: a fifth) are set apart.
     `classes` None: named after their numbers. `classes` (): the truth is not known, and all images are in `test`.
+    Texts come with `words` and their `vectors` `(V, E)`; `notes` are for whoever runs it. `one_unit`: all features of
+    series are of one unit, and are normalised by the same mean and deviation.
     """
 
     train: Labelled
     test: Labelled | None
     classes: tuple[str, ...] | None = None
     held_out: int | None = None
+    kind: Kind = "images"
+    vectors: np.ndarray | None = None
+    words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    one_unit: bool = False
 
 
 def from_arrays(arrays: Mapping[str, Any], origin: str) -> Source:
@@ -58,7 +69,7 @@ def labelled(arrays: Mapping[str, Any], images: str, labels: str) -> Labelled:
     pixels, truth = checked_images(arrays[images], images), checked_labels(arrays[labels], labels)
     if len(pixels) != len(truth):
         raise UserError("data.name", f"as many `{labels}` as `{images}` ({len(pixels)})", len(truth))
-    return Labelled(images=pixels, labels=truth)
+    return Labelled(values=pixels, labels=truth)
 
 
 def checked_images(array: Any, name: str) -> np.ndarray:

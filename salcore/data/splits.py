@@ -5,6 +5,8 @@ All splits come from one order of the samples, in which every beginning has the 
 
 import numpy as np
 
+from salcore.data.streams import raw
+
 CARVED_SEED = 20230617
 """Seed of the evaluation split of sets that come without one: constant, so that the split is part of the set."""
 
@@ -35,7 +37,4 @@ def divide(labels: np.ndarray, count: int, *key: int) -> tuple[np.ndarray, np.nd
 
 
 def _permutation(count: int, *key: int) -> np.ndarray:
-    # NumPy freezes the raw stream of a bit generator for ever, but not what `Generator.permutation` makes of it.
-    seed, *spawn_key = key
-    raw = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=tuple(spawn_key))).random_raw(count)
-    return np.argsort(raw, kind="stable")
+    return np.argsort(raw(count, *key), kind="stable")

@@ -41,7 +41,7 @@ def read_trees(splits: dict[str, Listing], *, top: Path, image_size: int | None,
     pictures = {name: _pictures([path for path, _ in entries], top) for name, entries in splits.items()}
     images = decode(pictures, image_size=image_size, cache=cache)
     labels = {name: np.array([label for _, label in entries], dtype=np.int64) for name, entries in splits.items()}
-    return {name: Labelled(images=images[name], labels=labels[name]) for name in splits}
+    return {name: Labelled(values=images[name], labels=labels[name]) for name in splits}
 
 
 def _pictures(paths: list[Path], top: Path) -> Pictures:

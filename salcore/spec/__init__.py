@@ -7,6 +7,7 @@ r"""A run as one frozen, validated value: what is in `spec.yaml` and on the comm
 
 from salcore.spec.keys import describe
 from salcore.spec.reading import from_dict, parse, value_of
+from salcore.spec.search import Between, SearchSpec
 from salcore.spec.sections import (
     AttributionSpec,
     AugmentSpec,
@@ -26,6 +27,7 @@ from salcore.spec.sections import (
 __all__ = [
     "AttributionSpec",
     "AugmentSpec",
+    "Between",
     "ClusterSpec",
     "DataSpec",
     "EnsembleSpec",
@@ -33,6 +35,7 @@ __all__ = [
     "MethodSpec",
     "ModelSpec",
     "Purpose",
+    "SearchSpec",
     "Spec",
     "TrackingSpec",
     "TrainingSpec",

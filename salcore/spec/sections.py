@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from salcore.spec.parts import Open, Part, listed, named, told, wide
+from salcore.spec.search import SearchSpec
 
 Purpose = Literal["init", "order", "augment", "model", "masking"]
 
@@ -13,8 +14,9 @@ class DataSpec(Part):
     """The data set and its splits."""
 
     name: str = told(
-        "digits, mnist, fashion_mnist, cifar10, imagenette, folder:PATH, npz:PATH, parquet:PATH or "
-        "python:package.module:function",
+        "images: digits, mnist, fashion_mnist, cifar10, imagenette, folder:PATH, npz:PATH, parquet:PATH or "
+        "python:package.module:function; series: mnist_series, uea:PATH (.ts or .npz) or synthetic:NAME; "
+        "text: eraser:PATH or sst:PATH",
         default="digits",
     )
     root: str | None = told(
@@ -22,6 +24,10 @@ class DataSpec(Part):
     )
     mirror: str | None = told("folder or URL that holds the original files of a named set", default=None)
     image_size: int | None = told("resize to this height and width; null: as they are", "pixels", default=None, ge=1)
+    length: int | None = told(
+        "cut or pad series and texts to this length; null: the longest", "steps or words", default=None, ge=1
+    )
+    vectors: str | None = told("file of word vectors in GloVe's text format, plain or .gz, for texts", default=None)
     train_samples: int | None = told("training samples, validation included; null: all", "samples", default=None, ge=2)
     validation_fraction: float = told("share of the training samples held out for validation", default=0.2, ge=0, lt=1)
     eval_samples: int = told("samples of the test split that are explained, stratified", "samples", default=512, ge=1)
@@ -103,8 +109,10 @@ class GuidanceSpec(Part):
         "gradient from the shared pass in train mode, or a pass of its own in eval mode (published code)",
         default="train",
     )
-    fill: Literal["uniform", "background"] = told(
-        "uniform between the sample's own minimum and maximum, or the top-left pixel", default="uniform"
+    fill: Literal["uniform", "background", "previous_word"] | None = told(
+        "uniform between the sample's own minimum and maximum (images, series), background (the top-left pixel of "
+        "images) or previous_word (text); null: previous_word for text, else uniform",
+        default=None,
     )
     detach_target: bool = told("no gradient through f(x) in the divergence", default=False)
 
@@ -244,7 +252,8 @@ class Spec(Part):
     attribution: AttributionSpec = told("attribution", default=AttributionSpec())
     cluster: ClusterSpec = told("cluster", default=ClusterSpec())
     tracking: TrackingSpec = told("tracking", default=TrackingSpec())
+    search: SearchSpec = told("search over k and lambda", default=SearchSpec())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values with every default written out, as `spec.yaml` holds them."""
-        return self.model_dump(mode="json", by_alias=True)
+        """Plain values with every default written out, as `spec.yaml` holds them; no search where none is asked for."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"search"} if self.search == SearchSpec() else None)

@@ -1,5 +1,7 @@
 """A user's own images as the members saw their training data: size, channels, normalisation, classes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +15,7 @@ MEAN, STD = np.array([0.25], np.float32), np.array([0.5], np.float32)
 
 def source(images, labels=None, classes=None, test=None):
     count = len(images)
-    found = Labelled(images=images, labels=np.arange(count) % 2 if labels is None else np.asarray(labels))
+    found = Labelled(values=images, labels=np.arange(count) % 2 if labels is None else np.asarray(labels))
     return Source(train=found, test=test, classes=classes)
 
 
@@ -28,7 +30,7 @@ def pixels(*shape, seed=0):
 def test_every_image_is_an_evaluation_sample_in_order_and_nothing_else():
     images = pixels(5, 1, 4, 4)
     data = seen(source(images, [0, 1, 2, 1, 0]))
-    np.testing.assert_array_equal(data.evaluation.images[data.evaluation.index], images)
+    np.testing.assert_array_equal(data.evaluation.values[data.evaluation.index], images)
     assert data.evaluation.index.tolist() == [0, 1, 2, 3, 4]
     assert data.evaluation.labels.tolist() == [0, 1, 2, 1, 0]
     assert len(data.train) == len(data.validation) == 0
@@ -42,9 +44,9 @@ def test_normalisation_is_the_ensembles_not_the_images():
 
 
 def test_a_split_of_its_own_is_what_is_explained():
-    own = Labelled(images=pixels(3, 1, 4, 4, seed=1), labels=np.array([2, 2, 0]))
+    own = Labelled(values=pixels(3, 1, 4, 4, seed=1), labels=np.array([2, 2, 0]))
     data = seen(source(pixels(5, 1, 4, 4), test=own))
-    np.testing.assert_array_equal(data.evaluation.images, own.images)
+    np.testing.assert_array_equal(data.evaluation.values, own.values)
 
 
 def test_grey_is_repeated_and_colour_becomes_pillows_luminance():
@@ -52,9 +54,9 @@ def test_grey_is_repeated_and_colour_becomes_pillows_luminance():
     data = seen(source(grey), shape=(3, 4, 4))
     assert data.shape == (3, 4, 4)
     for channel in range(3):
-        np.testing.assert_array_equal(data.evaluation.images[:, channel], grey[:, 0])
+        np.testing.assert_array_equal(data.evaluation.values[:, channel], grey[:, 0])
     colour = pixels(40, 3, 4, 4)
-    found = seen(source(colour)).evaluation.images
+    found = seen(source(colour)).evaluation.values
     assert found.dtype == np.uint8
     expected = np.stack([np.asarray(Image.fromarray(each.transpose(1, 2, 0)).convert("L")) for each in colour])
     assert np.abs(found[:, 0].astype(int) - expected).max() <= 1  # Pillow rounds in fixed point
@@ -62,7 +64,7 @@ def test_grey_is_repeated_and_colour_becomes_pillows_luminance():
 
 def test_colour_in_floats_stays_in_floats():
     colour = np.random.default_rng(0).random((2, 3, 4, 4), np.float32)
-    found = seen(source(colour)).evaluation.images
+    found = seen(source(colour)).evaluation.values
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[:, 0], colour[:, 0] * 0.299 + colour[:, 1] * 0.587 + colour[:, 2] * 0.114, 1e-5)
 
@@ -90,7 +92,7 @@ def test_a_class_that_the_ensemble_does_not_know_is_named():
 
 
 def test_images_in_no_class_folder_have_no_label():
-    own = Labelled(images=pixels(3, 1, 4, 4), labels=np.zeros(3, np.int64))
+    own = Labelled(values=pixels(3, 1, 4, 4), labels=np.zeros(3, np.int64))
     data = seen(Source(train=own, test=own, classes=()))
     assert data.evaluation.labels.tolist() == [-1, -1, -1]
 
@@ -104,3 +106,11 @@ def test_numbers_beyond_the_classes_are_refused_and_told(labels, wrong):
 def test_the_content_of_the_images_does_not_make_other_members():
     first, second = (seen(source(pixels(3, 1, 4, 4, seed=seed))) for seed in (0, 1))
     assert first.digest == second.digest
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("series", (1, 4, 4)), ("text", (1, 4, 4)), ("images", (4, 4))], ids=["series", "text", "of it"]
+)
+def test_series_and_texts_are_refused_on_either_side(kind, shape):
+    with pytest.raises(UserError, match=rf"data\.name: expected images, for an ensemble of images: .*got '{kind}'"):
+        seen(replace(source(pixels(2, 1, 4, 4)), kind=kind), shape=shape)

@@ -1,5 +1,6 @@
 """Sets of arrays: NumPy archives and users' functions."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from salcore.data import SOURCES, load
+from salcore.data import ARGUMENTS, SOURCES, load
 from salcore.data.resize import resize
 from salcore.data.source import checked_images, checked_labels
 from salcore.errors import UserError
+from salcore.spec import DataSpec
 
 ROOT = Path(__file__).parents[3]
 
@@ -45,7 +47,7 @@ def test_cifar10_from_an_archive(cifar10, spec):
     assert data.shape == (3, 32, 32)
     assert data.classes[:3] == ("airplane", "automobile", "bird")
     index = data.evaluation.index
-    np.testing.assert_array_equal(data.evaluation.images[index].transpose(0, 2, 3, 1), original[index])
+    np.testing.assert_array_equal(data.evaluation.values[index].transpose(0, 2, 3, 1), original[index])
     np.testing.assert_array_equal(data.evaluation.labels[index], truth[index])
     assert (len(data.train), len(data.validation)) == (1600, 400)
 
@@ -56,7 +58,7 @@ def test_other_names_of_arrays(names, tmp_path, spec):
     arrays = [draw.random((50, 6, 6)), np.arange(50) % 5] * (len(names) // 2)
     np.savez_compressed(tmp_path / "set.npz", **dict(zip(names, arrays, strict=True)))
     data = load(spec(f"npz:{tmp_path / 'set.npz'}", eval_samples=10))
-    assert data.train.images.dtype == np.float32
+    assert data.train.values.dtype == np.float32
     assert data.classes == ("0", "1", "2", "3", "4")
     if names == ("images", "labels"):
         parts = [data.train.index, data.validation.index, data.evaluation.index]
@@ -121,7 +123,7 @@ def test_a_users_function_in_the_working_directory(module, spec):
     assert load(spec(f"python:{module}:four")).classes == ("0", "1")
     data = load(spec(f"python:{module}:named"))
     assert data.classes == ("even", "odd")
-    assert data.train.images[3, 0, 0, :3].tolist() == [192, 193, 194]
+    assert data.train.values[3, 0, 0, :3].tolist() == [192, 193, 194]
     assert sys.path == path
 
 
@@ -159,7 +161,9 @@ def test_a_misspelt_name_is_put_right(spec):
 
 
 def test_every_source_is_documented_by_its_name():
-    assert list(SOURCES) == "digits mnist fashion_mnist cifar10 imagenette folder npz parquet python".split()
+    told = DataSpec.model_fields["name"].description
+    for name in SOURCES:
+        assert re.search(rf"\b{name}:{ARGUMENTS[name]}" if name in ARGUMENTS else rf"\b{name}\b", told), name
 
 
 def test_resizing_keeps_constants_linear_ramps_and_the_type():

@@ -32,7 +32,7 @@ def test_validation_is_carved_stratified_from_the_training_split(archive, spec):
     data = load(spec(archive(), train_samples=60, validation_fraction=0.25))
     assert (len(data.train), len(data.validation)) == (45, 15)
     assert not set(data.train.index) & set(data.validation.index)
-    assert data.train.images is data.validation.images
+    assert data.train.values is data.validation.values
     for part in (data.train, data.validation):
         assert np.ptp(np.bincount(part.labels[part.index])) <= 1
 
@@ -62,7 +62,7 @@ def test_split_seed_moves_every_choice(archive, spec):
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
 def test_mean_and_std_are_those_of_the_training_part_alone(archive, spec, dtype):
     data = load(spec(archive(dtype)))
-    pixels = data.train.images[data.train.index].astype(np.float64) / (255 if dtype == np.uint8 else 1)
+    pixels = data.train.values[data.train.index].astype(np.float64) / (255 if dtype == np.uint8 else 1)
     np.testing.assert_allclose(data.mean, pixels.mean((0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(data.std, pixels.std((0, 2, 3)), rtol=1e-6)
     assert data.mean.dtype == data.std.dtype == np.float32
@@ -76,7 +76,7 @@ def test_mean_and_std_over_many_chunks(archive, spec):
         train_images=images, train_labels=np.arange(40) % 2, test_images=images, test_labels=np.arange(40) % 2
     )
     data = load(spec(name))
-    pixels = data.train.images[data.train.index] / 255
+    pixels = data.train.values[data.train.index] / 255
     np.testing.assert_allclose([data.mean[0], data.std[0]], [pixels.mean(), pixels.std()], rtol=1e-6)
 
 
@@ -104,7 +104,7 @@ def test_the_digest_is_over_what_members_see(archive, spec, tmp_path):
 @pytest.mark.parametrize("changed", ["train pixel", "validation pixel", "label", "classes", "order"])
 def test_the_digest_notices(archive, spec, changed):
     data = load(spec(archive()))
-    images, labels, extra = data.train.images.copy(), data.train.labels.copy(), {}
+    images, labels, extra = data.train.values.copy(), data.train.labels.copy(), {}
     first, second = data.train.index[:2]
     if changed == "train pixel":
         images[first, 0, 0, 0] ^= 1
@@ -129,16 +129,16 @@ def test_test_images_do_not_change_the_digest(archive, spec):
 
 def test_a_part_survives_pickling(archive, spec):
     data = pickle.loads(pickle.dumps(load(spec(archive()))))
-    assert data.train.images is not data.evaluation.images
+    assert data.train.values is not data.evaluation.values
     assert data.train.digest() == load(spec(archive())).train.digest()
 
 
 def test_a_parts_digest_follows_its_rows():
     images, labels = np.arange(24, dtype=np.uint8).reshape(6, 1, 2, 2), np.arange(6)
-    forward = Part(images=images, labels=labels, index=np.arange(3))
-    same = Part(images=images[:3].copy(), labels=labels[:3], index=np.arange(3))
-    backward = Part(images=images, labels=labels, index=np.arange(3)[::-1])
-    relabelled = Part(images=images, labels=labels[::-1], index=np.arange(3))
+    forward = Part(values=images, labels=labels, index=np.arange(3))
+    same = Part(values=images[:3].copy(), labels=labels[:3], index=np.arange(3))
+    backward = Part(values=images, labels=labels, index=np.arange(3)[::-1])
+    relabelled = Part(values=images, labels=labels[::-1], index=np.arange(3))
     assert forward.digest() == same.digest()
     assert len({part.digest() for part in (forward, backward, relabelled)}) == 3
 
@@ -195,4 +195,4 @@ def test_splits_of_different_sizes_need_image_size(archive, spec):
     with pytest.raises(UserError) as caught:
         load(spec(name))
     assert caught.value.key == "data.image_size"
-    assert load(spec(name, image_size=7)).evaluation.images.shape == (60, 3, 7, 7)
+    assert load(spec(name, image_size=7)).evaluation.values.shape == (60, 3, 7, 7)

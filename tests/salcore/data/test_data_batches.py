@@ -21,7 +21,7 @@ def data_of(count, dtype=np.uint8, shape=(3, 6, 5)):
     images = draw.integers(0, 256, (count + 4, *shape)).astype(dtype)
     images.setflags(write=False)  # as in Ray's object store: the warning of torch about it would be an error
     labels = np.arange(count + 4) % 3
-    part = Part(images=images, labels=labels, index=draw.permutation(count + 4)[:count])
+    part = Part(values=images, labels=labels, index=draw.permutation(count + 4)[:count])
     mean, std = draw.random(3).astype(np.float32), 0.1 + draw.random(3).astype(np.float32)
     return part, Data(
         train=part, validation=part, evaluation=part, classes=("a", "b", "c"), mean=mean, std=std, digest=""
@@ -31,10 +31,10 @@ def data_of(count, dtype=np.uint8, shape=(3, 6, 5)):
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_normalising_against_the_formula(dtype):
     part, data = data_of(7, dtype)
-    found = normalise(torch.from_numpy(part.images.copy()), data.mean, data.std)
+    found = normalise(torch.from_numpy(part.values.copy()), data.mean, data.std)
     scale = 255 if dtype == np.uint8 else 1
     mean, std = (value.astype(np.float64)[:, None, None] for value in (data.mean, data.std))
-    np.testing.assert_allclose(found, (part.images / scale - mean) / std, rtol=2e-6, atol=2e-6)
+    np.testing.assert_allclose(found, (part.values / scale - mean) / std, rtol=2e-6, atol=2e-6)
     assert found.dtype == torch.float32
 
 
@@ -49,7 +49,7 @@ def test_the_training_part_is_normalised_to_zero_and_one(spec):
     from salcore.data import load
 
     data = load(spec("digits"))
-    inputs = torch.cat([x for x, _ in epoch_batches(data.train, data, batch_size=100, order=None)]).double()
+    inputs = torch.cat([x for x, *_ in epoch_batches(data.train, data, batch_size=100, order=None)]).double()
     assert inputs.mean().item() == pytest.approx(0, abs=1e-6)
     assert inputs.std(correction=0).item() == pytest.approx(1, abs=1e-6)
 
@@ -58,19 +58,18 @@ def test_the_training_part_is_normalised_to_zero_and_one(spec):
 def test_without_a_generator_batches_follow_the_index(dtype):
     part, data = data_of(11, dtype)
     found = list(epoch_batches(part, data, batch_size=4, order=None))
-    assert [len(labels) for _, labels in found] == [4, 4, 3]
-    expected = normalise(torch.from_numpy(part.images[part.index]), data.mean, data.std)
-    assert torch.equal(torch.cat([inputs for inputs, _ in found]), expected)
-    assert torch.cat([labels for _, labels in found]).tolist() == part.labels[part.index].tolist()
-    assert all(inputs.is_contiguous() and labels.dtype == torch.int64 for inputs, labels in found)
+    assert [len(labels) for _, labels, _ in found] == [4, 4, 3]
+    expected = normalise(torch.from_numpy(part.values[part.index]), data.mean, data.std)
+    assert torch.equal(torch.cat([inputs for inputs, *_ in found]), expected)
+    assert torch.cat([labels for _, labels, _ in found]).tolist() == part.labels[part.index].tolist()
+    assert all(inputs.is_contiguous() and labels.dtype == torch.int64 for inputs, labels, _ in found)
 
 
 def test_an_epoch_in_random_order_holds_every_sample_once_with_its_label():
     part, data = data_of(50)
-    inputs, labels = (
-        torch.cat(column) for column in zip(*epoch_batches(part, data, batch_size=8, order=seeded(1)), strict=True)
-    )
-    expected = normalise(torch.from_numpy(part.images[part.index]), data.mean, data.std)
+    found = list(epoch_batches(part, data, batch_size=8, order=seeded(1)))
+    inputs, labels = (torch.cat([batch[place] for batch in found]) for place in (0, 1))
+    expected = normalise(torch.from_numpy(part.values[part.index]), data.mean, data.std)
     row_of = {row.numpy().tobytes(): number for number, row in enumerate(expected)}
     rows = [row_of[row.numpy().tobytes()] for row in inputs]
     assert sorted(rows) == list(range(50))
@@ -90,7 +89,7 @@ def test_generators_alone_decide():
             augment=AugmentSpec(crop=crop, flip=True),
             augment_generator=seeded(draws),
         )
-        return torch.cat([inputs for inputs, _ in batches])
+        return torch.cat([inputs for inputs, *_ in batches])
 
     torch.manual_seed(5)
     state = torch.get_rng_state()
@@ -106,17 +105,17 @@ def test_no_augmentation_draws_nothing():
     generator = seeded(0)
     plain = list(epoch_batches(part, data, batch_size=4, order=None))
     off = list(epoch_batches(part, data, batch_size=4, order=None, augment=AugmentSpec(), augment_generator=generator))
-    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(plain, off, strict=True))
+    assert all(torch.equal(a, b) for (a, *_), (b, *_) in zip(plain, off, strict=True))
     assert torch.equal(generator.get_state(), seeded(0).get_state())
 
 
 def test_padding_is_black_before_normalising():
     part, data = data_of(64)
-    white = Part(images=np.full_like(part.images, 255), labels=part.labels, index=part.index)
+    white = Part(values=np.full_like(part.values, 255), labels=part.labels, index=part.index)
     batches = epoch_batches(
         white, data, batch_size=64, order=None, augment=AugmentSpec(crop=2), augment_generator=seeded(0)
     )
-    inputs, _ = next(iter(batches))
+    inputs, *_ = next(iter(batches))
     for channel in range(3):
         black, bright = (-data.mean[channel] / data.std[channel], (1 - data.mean[channel]) / data.std[channel])
         values = np.unique(inputs[:, channel].numpy())
@@ -174,5 +173,5 @@ def test_what_cannot_be_done_is_refused():
 
 def test_an_empty_part_has_no_batches():
     part, data = data_of(4)
-    empty = Part(images=part.images, labels=part.labels, index=np.arange(0))
+    empty = Part(values=part.values, labels=part.labels, index=np.arange(0))
     assert list(epoch_batches(empty, data, batch_size=2, order=None)) == []

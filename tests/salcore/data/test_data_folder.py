@@ -22,7 +22,7 @@ def test_a_tree_with_its_own_evaluation_split(pictures, spec, name):
     assert data.shape == (3, 6, 5)
     assert (len(data.train), len(data.validation), len(data.evaluation)) == (8, 2, 4)
     files = sorted((top / name).rglob("*.png"))
-    np.testing.assert_array_equal(data.evaluation.images, [pixels(path) for path in files])
+    np.testing.assert_array_equal(data.evaluation.values, [pixels(path) for path in files])
     assert data.evaluation.labels.tolist() == [0, 0, 1, 1]
 
 
@@ -31,7 +31,7 @@ def test_a_single_tree_is_divided(pictures, spec):
     data = load(spec(f"folder:{top}", eval_samples=6))
     assert (len(data.train), len(data.validation), len(data.evaluation)) == (19, 5, 6)
     assert np.bincount(data.evaluation.labels[data.evaluation.index]).tolist() == [2, 2, 2]
-    np.testing.assert_array_equal(data.train.images, [pixels(path) for path in sorted(top.rglob("*.png"))])
+    np.testing.assert_array_equal(data.train.values, [pixels(path) for path in sorted(top.rglob("*.png"))])
 
 
 def test_pictures_below_a_class_folder_count_and_hidden_or_other_files_do_not(pictures, spec):
@@ -50,7 +50,7 @@ def test_a_flat_folder_is_all_evaluation(pictures, spec):
     assert (len(data.train), len(data.validation), len(data.evaluation)) == (0, 0, 3)
     assert data.evaluation.labels.tolist() == [-1, -1, -1]
     assert data.evaluation.index.tolist() == [0, 1, 2]
-    np.testing.assert_array_equal(data.evaluation.images, [pixels(path) for path in sorted(top.iterdir())])
+    np.testing.assert_array_equal(data.evaluation.values, [pixels(path) for path in sorted(top.iterdir())])
 
 
 def test_all_grey_stays_grey(pictures, spec):
@@ -63,8 +63,8 @@ def test_one_colour_picture_makes_all_of_them_rgb(pictures, spec):
     Image.new("RGB", (5, 6), (255, 0, 0)).save(top / "test" / "cat" / "000.png")
     data = load(spec(f"folder:{top}"))
     assert data.shape == (3, 6, 5)
-    assert (data.train.images[:, 0] == data.train.images[:, 2]).all()
-    assert data.evaluation.images[0, :, 0, 0].tolist() == [255, 0, 0]
+    assert (data.train.values[:, 0] == data.train.values[:, 2]).all()
+    assert data.evaluation.values[0, :, 0, 0].tolist() == [255, 0, 0]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
@@ -75,14 +75,14 @@ def test_every_usual_mode_is_read(pictures, spec, mode):
     colours.save(top / "cat" / f"000_{mode}{suffix}")
     data = load(spec(f"folder:{top}"))
     grey = np.asarray(colours.convert("RGB")).transpose(2, 0, 1)
-    np.testing.assert_array_equal(data.train.images[1], grey)
+    np.testing.assert_array_equal(data.train.values[1], grey)
 
 
 @pytest.mark.parametrize(("value", "level"), [(0, 0), (250, 1), (128 * 257, 128), (65535, 255)])
 def test_sixteen_bit_grey_is_scaled_and_not_clipped(pictures, spec, value, level):
     top = pictures({"cat": 10, "dog": 10}, mode="L")
     Image.fromarray(np.full((6, 5), value, dtype=np.uint16)).save(top / "cat" / "000.png")
-    assert (load(spec(f"folder:{top}")).train.images[0] == level).all()
+    assert (load(spec(f"folder:{top}")).train.values[0] == level).all()
 
 
 def test_sizes_that_differ_need_image_size(pictures, spec):
@@ -93,7 +93,7 @@ def test_sizes_that_differ_need_image_size(pictures, spec):
     assert caught.value.key == "data.image_size"
     data = load(spec(f"folder:{top}", image_size=4))
     assert data.shape == (3, 4, 4)
-    assert data.train.images[10, :, 2, 2].tolist() == [10, 20, 30]
+    assert data.train.values[10, :, 2, 2].tolist() == [10, 20, 30]
 
 
 def test_resized_photographs_are_near_pillows(imagenette, spec):
@@ -102,7 +102,7 @@ def test_resized_photographs_are_near_pillows(imagenette, spec):
     files = sorted((imagenette / "train").rglob("*.JPEG"))
     for row in (0, 50, 99):
         oracle = Image.open(files[row]).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)
-        difference = data.train.images[row].astype(int) - np.asarray(oracle).transpose(2, 0, 1)
+        difference = data.train.values[row].astype(int) - np.asarray(oracle).transpose(2, 0, 1)
         assert np.abs(difference).max() <= 1
 
 

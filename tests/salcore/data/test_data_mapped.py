@@ -18,7 +18,7 @@ def tree(pictures):
 
 def batches(data):
     generator = torch.Generator().manual_seed(0)
-    return torch.cat([x for x, _ in epoch_batches(data.train, data, batch_size=5, order=generator)])
+    return torch.cat([x for x, *_ in epoch_batches(data.train, data, batch_size=5, order=generator)])
 
 
 @pytest.mark.parametrize("image_size", [None, 4])
@@ -28,10 +28,10 @@ def test_a_mapped_set_equals_the_one_in_memory(tree, spec, monkeypatch, image_si
     monkeypatch.setenv("SALCORE_MEMORY_LIMIT", "100")
     outside = load(given)
     for part in ("train", "validation", "evaluation"):
-        assert isinstance(getattr(outside, part).images, np.memmap)
+        assert isinstance(getattr(outside, part).values, np.memmap)
         assert getattr(outside, part).digest() == getattr(inside, part).digest()
         np.testing.assert_array_equal(getattr(outside, part).index, getattr(inside, part).index)
-    assert not isinstance(inside.train.images, np.memmap)
+    assert not isinstance(inside.train.values, np.memmap)
     assert outside.digest == inside.digest
     assert torch.equal(batches(outside), batches(inside))
     assert len(list((tmp_path / "root" / "decoded").iterdir())) == 2
@@ -56,7 +56,7 @@ def test_a_changed_folder_is_decoded_again(tree, spec, monkeypatch, change):
     else:
         keys["image_size"] = 3
     after = load(spec(f"folder:{tree}", **keys))
-    assert before.train.images.filename != after.train.images.filename
+    assert before.train.values.filename != after.train.values.filename
 
 
 def test_a_broken_picture_leaves_no_file(tree, spec, monkeypatch, tmp_path):
@@ -72,13 +72,13 @@ def test_a_mapped_part_is_pickled_by_its_path(tree, spec, monkeypatch):
     monkeypatch.setenv("SALCORE_MEMORY_LIMIT", "100")
     part = load(spec(f"folder:{tree}")).train
     sent = pickle.dumps(part)
-    assert part.images.tobytes()[:50] not in sent
+    assert part.values.tobytes()[:50] not in sent
     back = pickle.loads(sent)
-    assert isinstance(back.images, np.memmap)
+    assert isinstance(back.values, np.memmap)
     assert back.digest() == part.digest()
     with pytest.raises(ValueError, match="read-only"):
-        back.images[0] = 0
-    part.images.filename.unlink()
+        back.values[0] = 0
+    part.values.filename.unlink()
     with pytest.raises(UserError, match=r"data\.root: expected a folder that every node sees"):
         pickle.loads(sent)
 
@@ -87,7 +87,7 @@ def test_a_view_of_a_map_is_pickled_by_value(tree, spec, monkeypatch):
     """A slice of a memory-map carries the offset of the whole, so its path would lead to other images."""
     monkeypatch.setenv("SALCORE_MEMORY_LIMIT", "100")
     part = load(spec(f"folder:{tree}")).train
-    view = type(part)(images=part.images[5:], labels=part.labels[5:], index=np.arange(3))
+    view = type(part)(values=part.values[5:], labels=part.labels[5:], index=np.arange(3))
     assert pickle.loads(pickle.dumps(view)).digest() == view.digest()
 
 

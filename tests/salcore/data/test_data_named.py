@@ -29,10 +29,10 @@ def test_digits_keep_all_their_grey_levels(spec):
     assert (len(data.train), len(data.validation), len(data.evaluation)) == (960, 240, 512)
     assert data.classes == tuple("0123456789")
     index = data.evaluation.index
-    restored = np.round(data.evaluation.images[index, 0] * (16 / 255))
+    restored = np.round(data.evaluation.values[index, 0] * (16 / 255))
     np.testing.assert_array_equal(restored, bunch.images[index])
     np.testing.assert_array_equal(data.evaluation.labels[index], bunch.target[index])
-    assert data.train.images.max() == 255
+    assert data.train.values.max() == 255
 
 
 def test_the_digits_evaluation_split_is_part_of_the_set(spec):
@@ -53,11 +53,11 @@ def test_fashion_mnist_from_a_mirror(test_data, spec, below, tmp_path):
     pixels = idx(mirror / "t10k-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)
     truth = idx(mirror / "t10k-labels-idx1-ubyte.gz", 8)
     index = data.evaluation.index
-    np.testing.assert_array_equal(data.evaluation.images[index], pixels[index])
+    np.testing.assert_array_equal(data.evaluation.values[index], pixels[index])
     np.testing.assert_array_equal(data.evaluation.labels[index], truth[index])
     assert set(np.bincount(truth[index])) == {51, 52}
     train = idx(mirror / "train-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)
-    np.testing.assert_array_equal(data.train.images[data.train.index], train[data.train.index])
+    np.testing.assert_array_equal(data.train.values[data.train.index], train[data.train.index])
     assert datasets.FashionMNIST.mirrors == mirrors_before
     # Fetched once: without the mirror the root has it, and nothing but the set is left there.
     assert load(given.model_copy(update={"mirror": None})).digest == data.digest

@@ -55,10 +55,10 @@ def test_every_form_gives_the_same_set(write, spec, form, limit, monkeypatch):
     given = spec(f"parquet:{write(column(form), split=split)}", eval_samples=120)
     data = load(given)
     assert (len(data.train), len(data.validation), data.shape) == (384, 96, (3, 5, 6))
-    np.testing.assert_array_equal(data.train.images.transpose(0, 2, 3, 1), IMAGES[split == "train"])
-    np.testing.assert_array_equal(data.evaluation.images.transpose(0, 2, 3, 1), IMAGES[split == "test"])
+    np.testing.assert_array_equal(data.train.values.transpose(0, 2, 3, 1), IMAGES[split == "train"])
+    np.testing.assert_array_equal(data.evaluation.values.transpose(0, 2, 3, 1), IMAGES[split == "test"])
     np.testing.assert_array_equal(data.evaluation.labels, LABELS[split == "test"])
-    assert isinstance(data.train.images, np.memmap) == (limit == 0)
+    assert isinstance(data.train.values, np.memmap) == (limit == 0)
     assert load(given).digest == data.digest
 
 
@@ -68,8 +68,8 @@ def test_files_of_a_folder_are_split_by_their_names(write, spec, tmp_path):
     write(images[200:400], LABELS[200:400], "set/data/train-00001-of-00002.parquet")
     write(images[400:], LABELS[400:], "set/data/validation-00000-of-00001.parquet")
     data = load(spec(f"parquet:{tmp_path / 'set'}"))
-    np.testing.assert_array_equal(data.train.images.transpose(0, 2, 3, 1), IMAGES[:400])
-    np.testing.assert_array_equal(data.evaluation.images.transpose(0, 2, 3, 1), IMAGES[400:])
+    np.testing.assert_array_equal(data.train.values.transpose(0, 2, 3, 1), IMAGES[:400])
+    np.testing.assert_array_equal(data.evaluation.values.transpose(0, 2, 3, 1), IMAGES[400:])
 
 
 def test_without_a_split_a_fifth_is_set_apart(write, spec):
@@ -88,7 +88,7 @@ def test_class_names_are_read_from_the_metadata(write, spec):
 def test_floats_stay_floats_and_are_resized(write, spec):
     images = pa.FixedShapeTensorArray.from_numpy_ndarray(IMAGES.astype(np.float32) / 7)
     data = load(spec(f"parquet:{write(images)}", image_size=4))
-    assert data.train.images.dtype == np.float32
+    assert data.train.values.dtype == np.float32
     assert data.shape == (3, 4, 4)
 
 
