@@ -1,9 +1,10 @@
 """Attribution methods by name, under one contract.
 
-A method is `(model, inputs, targets, *, settings) -> Tensor`: inputs (N, C, H, W), targets (N,) integers, maps
-(N, C, H, W) or (N, 1, H, W), signed where the method is. It explains logits, follows the model's dtype and device,
-works in evaluation mode, leaves the model and the caller's tensors as they were, and gives a sample the same map in
-whatever batch.
+A method is `(model, inputs, targets, *, settings) -> Tensor`: inputs (N, ...), targets (N,) integers, maps of the
+inputs' shape, signed where the method is. Inputs are images (N, C, H, W), series (N, F, T) or embedded texts (N, T, E);
+methods in `FOR_IMAGES` take images alone and may give one map for all channels, (N, 1, H, W). A method explains logits,
+follows the model's dtype and device, works in evaluation mode, leaves the model and the caller's tensors as they were,
+and gives a sample the same map in whatever batch.
 
 >>> import torch
 >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
@@ -35,7 +36,16 @@ from salcore.errors import UserError
 from salcore.seeds import derive
 from salcore.settings import Within, find_mistake, nearest, settings_of
 
-__all__ = ["COMPLETE", "METHODS", "check_settings", "inner_method", "inner_seed", "non_negative", "residual"]
+__all__ = [
+    "COMPLETE",
+    "FOR_IMAGES",
+    "METHODS",
+    "check_settings",
+    "inner_method",
+    "inner_seed",
+    "non_negative",
+    "residual",
+]
 
 Attribution = Callable[..., Tensor]
 
@@ -48,6 +58,7 @@ def _smoothgrad(
     of: str | dict[str, Any] | Attribution = "gradient",
     num_samples: Annotated[int, Within(1)] = 32,
     noise_level: Annotated[float, Within(0)] = 0.15,
+    squared: bool = False,
     seed: Annotated[int, Within(0)] = 0,
     **settings: Any,
 ) -> Tensor:
@@ -73,6 +84,7 @@ def _smoothgrad(
         attribute=partial(attribute, **inner),
         num_samples=num_samples,
         noise_level=noise_level,
+        squared=squared,
         seed=seed,
     )
 
@@ -124,6 +136,9 @@ METHODS: dict[str, Attribution] = {
     "generic_attention": generic_attention,
 }
 
+FOR_IMAGES = frozenset({"gradcam", "kernel_shap", "lime", "attention_rollout", "generic_attention"})
+"""The methods that explain images alone. The others take inputs of any shape."""
+
 COMPLETE: dict[str, Attribution] = {
     "integrated_gradients": residual,
     "deeplift": residual,
@@ -142,14 +157,21 @@ def non_negative(name: str, settings: Mapping[str, Any]) -> bool:
     >>> non_negative("gradcam", {"relu": True}), non_negative("smoothgrad", {"of": "gradcam"})
     (True, False)
     """
+    if name == "smoothgrad" and settings.get("squared", False):
+        return True
     inner, settings = inner_method(settings) if name == "smoothgrad" else (name, settings)
     return inner in _NON_NEGATIVE or (inner == "gradcam" and bool(settings.get("relu", False)))
 
 
-def check_settings(name: str, settings: Mapping[str, Any]) -> None:
+_UNFIT_BASELINES = {"series": ("blurred",), "text": ("blurred", "mean")}
+"""Of a text, whose first axis are the words, the mean along the others would be each word's own."""
+
+
+def check_settings(name: str, settings: Mapping[str, Any], kind: str = "images") -> None:
     """Raise UserError, with the key `attribution.methods`, for an unknown method or settings that it does not take.
 
-    The settings of `smoothgrad` are its own and those of the method `of`, which has to be another one.
+    So too for a method or a baseline that does not suit the `kind` of data, images, series or text. The settings of
+    `smoothgrad` are its own and those of the method `of`, which has to be another one.
     """
     key = "attribution.methods"
     if name not in METHODS:
@@ -167,3 +189,14 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     for method, values in given.items():
         if mistake := find_mistake(METHODS[method], values):
             raise UserError(key, f"`{mistake.setting}` of {method} to be {mistake.expected}", mistake.got)
+        _check_kind(method, values, kind)
+
+
+def _check_kind(method: str, settings: Mapping[str, Any], kind: str) -> None:
+    key = "attribution.methods"
+    if kind != "images" and method in FOR_IMAGES:
+        fitting = ", ".join(name for name in METHODS if name not in FOR_IMAGES)
+        raise UserError(key, f"methods for {kind}: {fitting}", method)
+    for setting in ("baseline", "baselines"):
+        if settings.get(setting) in _UNFIT_BASELINES.get(kind, ()):
+            raise UserError(key, f"`{setting}` of {method} to be one for {kind}, such as zero", settings[setting])

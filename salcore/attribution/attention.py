@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from salcore.attribution.autograd import select
+from salcore.attribution.autograd import require_images, select
 from salcore.attribution.calls import Calls
 
 _OTHERS = "gradient, integrated_gradients and gradcam work without attention"
@@ -38,9 +38,11 @@ def attended(model: nn.Module, inputs: Tensor, targets: Tensor, take: Callable[[
     Seen are `nn.MultiheadAttention` and its function, `scaled_dot_product_attention`, and a softmax along the last axis
     of (N, heads, T, T). Attention without one of them (a custom kernel, TorchScript) cannot be seen.
 
-    Raises ValueError for an output that is no logits, a target that is no class, and a network without attention, or
-    with one that is not over the same T tokens and as many heads in every layer: cross-attention, windows, merging.
+    Raises ValueError for inputs that are no images, an output that is no logits, a target that is no class, and a
+    network without attention, or with one that is not over the same T tokens and as many heads in every layer:
+    cross-attention, windows, merging.
     """
+    require_images(inputs, "a map of attention over patches")
     layers = _Layers(inputs, take)
     rules = {
         "conv2d": layers.convolution,

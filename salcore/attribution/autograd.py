@@ -9,10 +9,13 @@ True
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+
+WITHOUT_IMAGES = "gradient, integrated_gradients, smoothgrad, deeplift and gradient_shap"
+"""Methods that take inputs of any shape."""
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -21,7 +24,8 @@ _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 def evaluated(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode with constant parameters: every module's mode and every flag are put back after.
 
-    Constant parameters spare the backward pass the gradients of the weights.
+    Constant parameters spare the backward pass the gradients of the weights. A network with recurrent layers runs
+    without cuDNN, whose recurrent layers have no backward pass in evaluation mode.
     """
     modes = [(module, module.training) for module in model.modules()]
     # One made in inference mode has no flag that could be put back, and asks for no gradient outside of it.
@@ -30,12 +34,24 @@ def evaluated(model: nn.Module) -> Iterator[None]:
         model.eval()
         for parameter, _ in flags:
             parameter.requires_grad_(False)
-        yield
+        with without_cudnn() if any(isinstance(module, nn.RNNBase) for module, _ in modes) else nullcontext():
+            yield
     finally:
         for module, training in modes:
             module.training = training  # not train(), which would set the children too
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+
+
+@contextmanager
+def without_cudnn() -> Iterator[None]:
+    """A block that cuDNN takes no part in. Not `cudnn.flags`, which also puts other flags to its defaults."""
+    before = torch.backends.cudnn.enabled
+    try:
+        torch.backends.cudnn.enabled = False
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 @contextmanager
@@ -57,6 +73,15 @@ def prepared(model: nn.Module, inputs: Tensor, targets: Tensor) -> Iterator[tupl
     with evaluated(model), torch.inference_mode(False), torch.enable_grad():
         own = _usable(inputs).to(reference.device, reference.dtype)
         yield own, _usable(targets).to("cpu", torch.int64)
+
+
+def require_images(inputs: Tensor, what: str) -> None:
+    """Raise ValueError, which says that `what` is for images, for inputs that are not (N, C, H, W)."""
+    if inputs.ndim != 4:
+        raise ValueError(
+            f"`inputs`: expected images (N, C, H, W), which {what} is for, got {tuple(inputs.shape)}; {WITHOUT_IMAGES} "
+            "explain sequences"
+        )
 
 
 def _usable(tensor: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ Baseline = Tensor | float | Kind | None
 """None and "zero" are zeros: the data's mean, as inputs are normalised. A number fills, a tensor is broadcast."""
 
 Baselines = Tensor | Literal["training", "uniform", "zero", "mean", "blurred"]
-"""A set: a tensor (K, C, H, W), random training images of the run, random noise, or one of the single ones."""
+"""A set: a tensor (K, ...), random training samples of the run, random noise, or one of the single ones."""
 
 BLUR = 0.1
 """Standard deviation of the blur, as a share of the longer side."""
@@ -22,8 +22,9 @@ def as_baseline(baseline: Baseline, inputs: Tensor, *, seed: int = 0) -> Tensor:
     """The baseline as a tensor of the inputs' shape, dtype and device, without memory of its own where it repeats.
 
     - zero (and None): zeros, the data's mean;
-    - mean: each sample's own mean, channel by channel;
-    - blurred: each sample under a Gaussian blur of a tenth of its longer side;
+    - mean: each sample's own mean, channel by channel or feature by feature: along all axes behind the first (of a
+      text, whose words lie there, it would be each word's own: give a tensor instead);
+    - blurred: each image under a Gaussian blur of a tenth of its longer side;
     - uniform: one field of random numbers from `seed`, the same for all samples, stretched between each sample's own
       smallest and largest value.
 
@@ -45,20 +46,20 @@ def as_baseline(baseline: Baseline, inputs: Tensor, *, seed: int = 0) -> Tensor:
 
 
 def as_baselines(baselines: Baselines, inputs: Tensor, *, number: int, seed: int = 0) -> list[Tensor]:
-    """The set as tensors of the inputs' shape: all K of a tensor (K, C, H, W), `number` of uniform noise, else one.
+    """The set as tensors of the inputs' shape: all K of a tensor (K, ...), `number` of uniform noise, else one.
 
     Raises ValueError for an empty set, a set of the wrong shape, and for "training", which stands for the run's
-    training images and has a meaning in a spec alone.
+    training samples and has a meaning in a spec alone.
     """
     if not isinstance(baselines, Tensor | str):
-        raise ValueError(f"`baselines`: expected a tensor (K, C, H, W) or a word, got {type(baselines).__name__}")
+        raise ValueError(f"`baselines`: expected a tensor (K, ...) or a word, got {type(baselines).__name__}")
     if isinstance(baselines, Tensor):
         if baselines.shape[1:] != inputs.shape[1:] or not len(baselines):
             wanted = ", ".join(map(str, inputs.shape[1:]))
             raise ValueError(f"`baselines`: expected a set (K, {wanted}) of 1 or more, got {tuple(baselines.shape)}")
         return [as_baseline(each, inputs) for each in baselines]
     if baselines == "training":
-        raise ValueError("`baselines`: 'training' are a run's images, in a spec; expected a tensor (K, C, H, W) here")
+        raise ValueError("`baselines`: 'training' are a run's samples, in a spec; expected a tensor (K, ...) here")
     if baselines == "uniform":
         if number < 1:
             raise ValueError(f"`num_baselines`: expected 1 or more, got {number}")

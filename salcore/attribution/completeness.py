@@ -21,7 +21,7 @@ def residual(
 ) -> Tensor:
     """r(x) = sum of the attribution - (f_t(x) - f_t(b)): (N,), in logits; 0 where nothing is left unexplained.
 
-    Inputs and attribution (N, C, H, W), targets (N,). The settings are those that the method was given: its baseline
+    Inputs and attribution (N, ...), targets (N,). The settings are those that the method was given: its baseline
     counts, and the seed of a random one.
 
     Axiomatic Attribution for Deep Networks (Sundararajan et al., 2017), Proposition 1.

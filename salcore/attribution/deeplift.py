@@ -12,9 +12,12 @@ from salcore.attribution.autograd import derivative, prepared, select
 from salcore.attribution.baseline import Baseline, as_baseline
 from salcore.attribution.calls import Calls, plain_name
 from salcore.attribution.linear import non_linear
-from salcore.attribution.rescale import RULES, NoRule, Values, is_active
+from salcore.attribution.recurrence import RECURRENT
+from salcore.attribution.rescale import ELEMENTARY, NoRule, Values, is_active
+from salcore.padding import Bound, bound
 from salcore.settings import Within
 
+RULES = ELEMENTARY | RECURRENT
 _OTHERS = "use integrated_gradients or gradient_shap, which need no rules"
 _ROUNDING, _STRUCTURAL = 1e-4, 1e-6
 """Completeness residuals that rounding may leave in float32, and that it does not leave in float64."""
@@ -30,10 +33,10 @@ def deeplift(
 ) -> Tensor:
     """S(x) = m (x - b), with m the product of the Rescale rule's multipliers along all paths, logit of the target.
 
-    Inputs (N, C, H, W), targets (N,); returns (N, C, H, W), whose sum over pixels is f_t(x) - f_t(b) (completeness).
-    Rules act on what the network calls, not on its modules: functional and in-place activations, modules used several
-    times, max-pooling beside an activation and products of two branches are all right. Layer and group normalisation
-    go through the rules of their parts. `seed` is that of a random baseline.
+    Inputs (N, ...), targets (N,); returns the inputs' shape, whose sum is f_t(x) - f_t(b) (completeness). Rules act on
+    what the network calls, not on its modules: functional and in-place activations, modules used several times,
+    max-pooling beside an activation and products of two branches are all right. Layer and group normalisation, and
+    LSTMs, go through the rules of their parts. `seed` is that of a random baseline.
 
     Costs one gradient of the batch and one forward pass of the baseline, which is one sample where all share it. What
     misses completeness by more than 1e-4 in float32 is explained again by a float64 copy of the network, and half
@@ -75,7 +78,7 @@ def _complete(model: nn.Module, inputs: Tensor, targets: Tensor, start: Tensor) 
     elif bool((poor := account.rest > _ROUNDING * account.scale).any()):
         exact = inputs[poor].double(), targets[poor.cpu()], start[poor].double()
         try:
-            finer = _explained(deepcopy(model).double(), *exact)
+            finer = _explained(_of_rows(deepcopy(model).double(), poor), *exact)
         except (RuntimeError, TypeError) as error:  # a network that cannot be copied, or insists on its precision
             if bool((account.rest > account.limit).any()):
                 raise _incomplete(
@@ -85,6 +88,11 @@ def _complete(model: nn.Module, inputs: Tensor, targets: Tensor, start: Tensor) 
         _require_complete(finer)
         maps[poor] = finer.maps.to(maps.dtype)
     return maps
+
+
+def _of_rows(model: nn.Module, rows: Tensor) -> nn.Module:
+    """The model for some samples of the batch: one that is bound to the steps of all of them is bound to theirs."""
+    return bound(model.model, model.get_buffer("valid")[rows]) if isinstance(model, Bound) else model
 
 
 def _require_complete(account: _Account) -> None:
@@ -120,7 +128,7 @@ def _explained(model: nn.Module, inputs: Tensor, targets: Tensor, start: Tensor)
 
 
 def _multipliers(model: nn.Module, inputs: Tensor, targets: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The multipliers of the input (N, C, H, W), f(x) and f(b) (N,); `reference` holds 1 or N baselines."""
+    """The multipliers of the input (N, ...), f(x) and f(b) (N,); `reference` holds 1 or N baselines."""
     at_baseline, kept = _at_baseline(model, reference, targets)
     inputs = inputs.detach().requires_grad_()
     tape = iter(kept)

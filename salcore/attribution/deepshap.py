@@ -22,8 +22,8 @@ def deepshap(
 ) -> Tensor:
     """S(x) = mean over baselines b of A(x; b), A the inner method, which takes `baseline=b`: DeepLIFT, in `METHODS`.
 
-    Inputs (N, C, H, W), targets (N,); returns (N, C, H, W), whose sum over pixels is f_t(x) less the mean of f_t over
-    the baselines. The maps are averaged, not the multipliers: m (x - b) differs in both factors. Costs a gradient for
+    Inputs (N, ...), targets (N,); returns the inputs' shape, whose sum is f_t(x) less the mean of f_t over the
+    baselines. The maps are averaged, not the multipliers: m (x - b) differs in both factors. Costs a gradient for
     each baseline.
 
     Raises ValueError for an empty set or one of the wrong shape.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from salcore.attribution.autograd import derivative, prepared, select
+from salcore.attribution.autograd import derivative, prepared, require_images, select
 from salcore.settings import nearest
 
 # Before these ends the last map, even where they keep its size.
@@ -25,12 +25,13 @@ def gradcam(
     called several times, the last call counts; an output (N, h, w, C), as of Swin's blocks, is turned. Signed, as
     averages over members need; `relu=True` is the paper's Eq. 2 and cuts negative values to 0 before enlarging.
 
-    Raises ValueError for a layer that does not exist, is not run, has no output (N, C, h, w), or whose map is 1 x 1,
-    and for a network of tokens whose layer is not named.
+    Raises ValueError for inputs that are no images, for a layer that does not exist, is not run, has no output
+    (N, C, h, w), or whose map is 1 x 1, and for a network of tokens whose layer is not named.
 
     Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization (Selvaraju et al., 2017), Eq. 1.
     """
     with prepared(model, inputs, targets) as (inputs, targets):
+        require_images(inputs, "GradCAM")
         name = top_layer(model, inputs) if layer is None else layer
         activation, gradient = _at(model, _module(model, name), name, inputs, targets)
         if activation.shape[2:] == (1, 1):

@@ -24,8 +24,8 @@ def gradient_shap(
 ) -> Tensor:
     """S(x) = mean over draws of (x' - b) * d f_t(b + a (x' - b)) / d x, with x' = x + s e, a ~ U(0, 1), b from the set.
 
-    Inputs (N, C, H, W), targets (N,); returns (N, C, H, W), whose sum over pixels is f_t(x) less the mean of f_t over
-    the set in expectation (completeness up to Monte-Carlo error, without noise). e ~ N(0, 1), s = noise_level (max x -
+    Inputs (N, ...), targets (N,); returns the inputs' shape, whose sum is f_t(x) less the mean of f_t over the set in
+    expectation (completeness up to Monte-Carlo error, without noise). e ~ N(0, 1), s = noise_level (max x -
     min x) of each sample. `num_baselines` is the size of a random set. Costs `num_samples` gradients.
 
     Each draw has one a, one place in the set and one field e for all samples, from (seed, draw) alone.
@@ -52,7 +52,7 @@ def gradient_shap(
 
 
 def _draw(inputs: Tensor, baselines: int, seed: int, draw: int) -> tuple[float, int, Tensor]:
-    """Place on the path, which baseline, and the noise (C, H, W)."""
+    """Place on the path, which baseline, and the noise, of a sample's shape."""
     random = generator(seed, 1, draw)  # (seed, draw) makes the baselines themselves
     place = torch.rand((), generator=random, dtype=torch.float64, device="cpu").item()
     chosen = int(torch.randint(baselines, (), generator=random, device="cpu"))

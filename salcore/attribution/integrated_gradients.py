@@ -24,8 +24,8 @@ def integrated_gradients(
 ) -> Tensor:
     """S(x) = (x - b) * integral over a from 0 to 1 of d f_t(b + a (x - b)) / d x, by a quadrature rule.
 
-    Inputs (N, C, H, W), targets (N,); returns (N, C, H, W), whose sum over pixels is f_t(x) - f_t(b) up to the error
-    of the rule (completeness). The rule's weights sum to 1, so it is exact on a linear model for every `num_steps`.
+    Inputs (N, ...), targets (N,); returns the inputs' shape, whose sum is f_t(x) - f_t(b) up to the error of the rule
+    (completeness). The rule's weights sum to 1, so it is exact on a linear model for every `num_steps`.
     Costs `num_steps` gradients; memory is that of one. `seed` is that of a random baseline.
 
     Raises ValueError for a baseline that does not broadcast, `num_steps` below 1 or an unknown rule.

@@ -79,7 +79,7 @@ def _slope(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return torch.autograd.grad(function(x).sum(), x)[0]
 
 
-def _elementwise(
+def elementwise(
     function: Callable[..., Tensor], arguments: Values, keywords: dict[str, Any], kept: Values, *, smooth: bool
 ) -> Tensor:
     """The Rescale rule of a function of one tensor; further arguments are constants."""
@@ -115,7 +115,7 @@ def _written(x: Tensor, y: Tensor) -> Tensor:
     return x.copy_(y) if x._is_view() else x.detach_().copy_(y)
 
 
-def _product(function: Callable[..., Tensor], arguments: Values, keywords: dict[str, Any], kept: Values) -> Tensor:
+def product(function: Callable[..., Tensor], arguments: Values, keywords: dict[str, Any], kept: Values) -> Tensor:
     """Both factors' Shapley value: a (x) b - a' (x) b' = (a - a') (x) (b + b') / 2 + (a + a') / 2 (x) (b - b').
 
     For any bilinear operation. Where one factor is constant it is linear, and autograd's derivative is exact.
@@ -145,8 +145,8 @@ def _quotient_of_two(
         return function(*arguments, **keywords)
     if keywords.get("rounding_mode"):
         raise NoRule("division with rounding")
-    inverse = _elementwise(torch.reciprocal, (b,), {}, (b0,), smooth=True)
-    y = _product(torch.mul, (a, inverse), {}, (a0, 1 / b0))
+    inverse = elementwise(torch.reciprocal, (b,), {}, (b0,), smooth=True)
+    y = product(torch.mul, (a, inverse), {}, (a0, 1 / b0))
     return _written(a, y) if _marked(function) else y
 
 
@@ -191,10 +191,10 @@ def _amax(function: Callable[..., Any], arguments: Values, keywords: dict[str, A
 def _normalised(x: Tensor, x0: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
     """(x - mean) / sqrt(variance + eps) over some axes, by the rules of square, inverse root and product."""
     centred, centred0 = (value - value.mean(axes, keepdim=True) for value in (x, x0))
-    squares = _elementwise(torch.square, (centred,), {}, (centred0,), smooth=True)
+    squares = elementwise(torch.square, (centred,), {}, (centred0,), smooth=True)
     variance, variance0 = squares.mean(axes, keepdim=True) + eps, centred0.square().mean(axes, keepdim=True) + eps
-    scale = _elementwise(torch.rsqrt, (variance,), {}, (variance0,), smooth=True)
-    return _product(torch.mul, (centred, scale), {}, (centred0, variance0.rsqrt()))
+    scale = elementwise(torch.rsqrt, (variance,), {}, (variance0,), smooth=True)
+    return product(torch.mul, (centred, scale), {}, (centred0, variance0.rsqrt()))
 
 
 def _layer_norm(function: Callable[..., Tensor], arguments: Values, keywords: dict[str, Any], kept: Values) -> Tensor:
@@ -235,15 +235,15 @@ def _maximum(function: Callable[..., Tensor], arguments: Values, keywords: dict[
     (a, b), (a0, b0) = arguments, kept
     sign = 1 if function.__name__ == "maximum" else -1
     gap, gap0 = sign * (a - b), sign * (a0 - b0)
-    return b + sign * _elementwise(functional.relu, (gap,), {}, (gap0,), smooth=False)
+    return b + sign * elementwise(functional.relu, (gap,), {}, (gap0,), smooth=False)
 
 
 def _glu(function: Callable[..., Tensor], arguments: Values, keywords: dict[str, Any], kept: Values) -> Tensor:
     """One half times the sigmoid of the other."""
     (axis,) = _named(("dim",), (-1,), list(arguments[1:]), keywords)
     (a, b), (a0, b0) = (value.chunk(2, axis) for value in (arguments[0], kept[0]))
-    gate = _elementwise(torch.sigmoid, (b,), {}, (b0,), smooth=True)
-    return _product(torch.mul, (a, gate), {}, (a0, b0.sigmoid()))
+    gate = elementwise(torch.sigmoid, (b,), {}, (b0,), smooth=True)
+    return product(torch.mul, (a, gate), {}, (a0, b0.sigmoid()))
 
 
 def _named(names: tuple[str, ...], defaults: Values, positional: list[Any], keywords: dict[str, Any]) -> list[Any]:
@@ -267,11 +267,11 @@ _SMOOTH = (
 )
 _POOLS = [f"{kind}max_pool{axes}d" for kind in ("", "adaptive_") for axes in (1, 2, 3)]
 
-RULES: dict[str, Rule] = {
-    **{name: partial(_elementwise, smooth=False) for name in _PIECEWISE.split()},
-    **{name: partial(_elementwise, smooth=True) for name in _SMOOTH.split()},
+ELEMENTARY: dict[str, Rule] = {
+    **{name: partial(elementwise, smooth=False) for name in _PIECEWISE.split()},
+    **{name: partial(elementwise, smooth=True) for name in _SMOOTH.split()},
     **dict.fromkeys(_POOLS, _max_pool),
-    **dict.fromkeys(("mul", "multiply", "matmul", "bmm", "mm"), _product),
+    **dict.fromkeys(("mul", "multiply", "matmul", "bmm", "mm"), product),
     **dict.fromkeys(("div", "divide", "true_divide", "rdiv"), _quotient_of_two),
     **dict.fromkeys(("amax", "amin"), _amax),
     **dict.fromkeys(("maximum", "minimum"), _maximum),

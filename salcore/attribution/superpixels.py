@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from salcore.attribution.autograd import require_images
+
 Kind = Literal["grid", "slic"]
 Superpixels = Tensor | Kind
 """How to cut images: into the cells of a grid, by SLIC, or as integer labels (H, W) or (N, H, W) say."""
@@ -68,12 +70,12 @@ def segment(inputs: Tensor, superpixels: Superpixels, num_superpixels: int) -> S
     - slic: connected segments that follow edges, as many as the image makes, at most `num_superpixels`;
     - integer labels (H, W) or (N, H, W): one superpixel for each value that occurs; `num_superpixels` says nothing.
 
-    Raises ValueError for anything else, for fewer than one superpixel and where scikit-image is missing.
+    Raises ValueError for anything else, for inputs that are no images, for fewer than one superpixel and where
+    scikit-image is missing.
 
     SLIC Superpixels Compared to State-of-the-Art Superpixel Methods (Achanta et al., 2012).
     """
-    if inputs.ndim != 4:
-        raise ValueError(f"`inputs`: expected images (N, C, H, W), got {tuple(inputs.shape)}")
+    require_images(inputs, "a map of superpixels")
     if num_superpixels < 1:
         raise ValueError(f"`num_superpixels`: expected 1 or more, got {num_superpixels}")
     if isinstance(superpixels, Tensor):

@@ -6,16 +6,21 @@
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from salcore.errors import UserError
 from salcore.models import custom
+from salcore.models.bilstm import bilstm
 from salcore.models.mnist_cnn import mnist_cnn
+from salcore.models.series_lstm import input_cell_lstm, lstm
 from salcore.models.sizes import check_output, check_size
 from salcore.models.small_cnn import small_cnn
 from salcore.models.small_vit import small_vit
+from salcore.models.tcn import tcn
+from salcore.models.transformer import transformer
 from salcore.models.weights import load_weights
 from salcore.seeds import forked
 from salcore.settings import find_mistake, nearest
@@ -25,12 +30,19 @@ if TYPE_CHECKING:
 
 __all__ = ["MODELS", "build", "builder", "check", "load_weights"]
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "small_cnn": small_cnn,
-    "mnist_cnn": mnist_cnn,
-    "small_vit": small_vit,
+BY_KIND: dict[str, dict[str, Callable[..., nn.Module]]] = {
+    "images": {"small_cnn": small_cnn, "mnist_cnn": mnist_cnn, "small_vit": small_vit},
+    "series": {"lstm": lstm, "input_cell_lstm": input_cell_lstm, "tcn": tcn, "transformer": transformer},
+    "text": {"bilstm": bilstm},
 }
-"""Our own networks: name -> builder(*, input_shape=(C, H, W), classes=K, **settings). `builder` knows the others."""
+"""Our own networks by the kind of data that they take; torchvision's take images, and users' own any kind."""
+
+MODELS = {name: make for networks in BY_KIND.values() for name, make in networks.items()}
+"""Our own networks: name -> builder(*, input_shape, classes=K, **settings). `builder` knows the others.
+
+The shape is that of one sample, (C, H, W), (F, T) or (T, E). Networks for sequences take `(inputs, valid=None)`, valid
+(N, T) true for the steps that count, the first ones of each, and what stands in the others is nothing to them.
+"""
 
 _GIVEN = ("input_shape", "classes")
 
@@ -49,12 +61,18 @@ def builder(name: str) -> Callable[..., nn.Module]:
     known = torchvision_models.names()
     if name in known:
         return torchvision_models.builder(name)
-    choices = f"{', '.join(MODELS)}, a torchvision classifier or python:package.module:function"
-    raise UserError("model.name", choices + nearest(name, [*MODELS, *known], limit=3), name)
+    raise UserError("model.name", _choices(*BY_KIND) + nearest(name, [*MODELS, *known], limit=3), name)
 
 
-def build(spec: "ModelSpec", *, input_shape: tuple[int, int, int], classes: int, start: bool = True) -> nn.Module:
-    """The network of a spec, (N, C, H, W) -> logits (N, K), with `model.weights` loaded where it names some.
+def _choices(*kinds: str) -> str:
+    """The networks for some kinds of data, in words."""
+    names = [name for kind in kinds for name in BY_KIND[kind]]
+    stock = ["a torchvision classifier"] if "images" in kinds else []
+    return f"{', '.join([*names, *stock])} or python:package.module:function"
+
+
+def build(spec: "ModelSpec", *, input_shape: tuple[int, ...], classes: int, start: bool = True) -> nn.Module:
+    """The network of a spec, (N, *input_shape) -> logits (N, K), with `model.weights` loaded where it names some.
 
     Initial values come from the global generators: the caller forks and seeds them. `start=False` leaves
     `model.weights` unread, for a caller that loads a trained member's weights next.
@@ -67,14 +85,18 @@ def build(spec: "ModelSpec", *, input_shape: tuple[int, int, int], classes: int,
     return network
 
 
-def check(spec: "ModelSpec", input_shape: tuple[int, int, int], classes: int) -> None:
-    """Raise UserError unless the spec's network can be built and takes images of the shape (C, H, W).
+def check(spec: "ModelSpec", input_shape: tuple[int, ...], classes: int, kind: str = "images") -> None:
+    """Raise UserError unless the spec's network can be built and takes samples of the kind and shape.
 
-    A network of ours or of torchvision that does not take the size is refused with the smallest square that it
-    takes. A user's own is run on two images, and has to return logits (2, K).
+    A network for images, of ours or of torchvision, that does not take the size is refused with the smallest square
+    that it takes. Others are run on two samples, and have to return logits (2, K).
     """
     make = _checked_builder(spec)
-    try_output = check_output if spec.name.startswith(custom.PREFIX) else check_size
+    own = spec.name.startswith(custom.PREFIX)
+    if not own and spec.name not in BY_KIND[kind] and (kind != "images" or spec.name in MODELS):
+        raise UserError("model.name", f"a network for {kind}: {_choices(kind)}", spec.name)
+    num_steps = {"series": input_shape[-1], "text": input_shape[0]}.get(kind)
+    try_output = check_size if kind == "images" and not own else partial(check_output, num_steps=num_steps)
     with forked(0):  # a trial must not move the caller's random numbers
         try_output(
             lambda shape: make(input_shape=shape, classes=classes, **spec.settings),

@@ -18,7 +18,7 @@ PREFIX = "python:"
 def builder(name: str) -> Callable[..., nn.Module]:
     """A builder, under the contract of `MODELS`, around the user's function or class.
 
-    It is called as `function(input_shape=(C, H, W), classes=K, **settings)`; of the two, what its signature does not
+    It is called as `function(input_shape=..., classes=K, **settings)`; of the two, what its signature does not
     name is left out. Settings are held against its signature by name; their types are its own business.
 
     Raises UserError, with the key `model.name`, if the name cannot be imported or called.
@@ -31,7 +31,7 @@ def builder(name: str) -> Callable[..., nn.Module]:
         return function
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
-    def build(*, input_shape: tuple[int, int, int], classes: int, **settings: Any) -> nn.Module:
+    def build(*, input_shape: tuple[int, ...], classes: int, **settings: Any) -> nn.Module:
         offered = {"input_shape": input_shape, "classes": classes}
         arguments = {key: value for key, value in offered.items() if open_ended or key in parameters} | settings
         _check_arguments(name, parameters, arguments, open_ended)

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from salcore.errors import UserError
+from salcore.padding import bound
 
 # Sizes at which a network's least size is looked for: powers of two, and multiples of the patches of transformers.
 _LADDER = (1, 2, 4, 7, 8, 14, 16, 28, 32, 64, 128, 224, 256, 299, 384, 512)
 
-Build = Callable[[tuple[int, int, int]], nn.Module]
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
+Build = Callable[[Shape], nn.Module]
 
 
 def check_size(build: Build, name: str, *, input_shape: Shape, classes: int) -> None:
@@ -35,13 +36,16 @@ def check_size(build: Build, name: str, *, input_shape: Shape, classes: int) -> 
     raise UserError("data.image_size", f"a size that {name} takes, such as {smallest} (its smallest){more}", got)
 
 
-def check_output(build: Build, name: str, *, input_shape: Shape, classes: int) -> None:
-    """Raise UserError, with the key `model.name`, unless the user's network maps (2, C, H, W) to logits (2, K).
+def check_output(build: Build, name: str, *, input_shape: Shape, classes: int, num_steps: int | None = None) -> None:
+    """Raise UserError, with the key `model.name`, unless the network maps (2, *input_shape) to logits (2, K).
 
-    It runs on the CPU, because a user's code may do what the meta device cannot.
+    It runs on the CPU, because a user's code may do what the meta device cannot. Of sequences of `num_steps`, half of
+    the second one is padding, for a network that asks.
     """
     wanted = f"{name} to take a batch {(2, *input_shape)} and return logits {(2, classes)}"
     network = build(input_shape)
+    if num_steps is not None:
+        network = bound(network, torch.arange(num_steps) < torch.tensor([[num_steps], [-(-num_steps // 2)]]))
     try:
         outputs = _outputs(network, torch.zeros(2, *input_shape))
     except Exception as error:  # whatever a user's forward raises is told in one line, and chained

@@ -8,6 +8,7 @@ import torch
 from salcore.attribution import COMPLETE, METHODS
 from salcore.models import build
 from salcore.objectives import OBJECTIVES
+from salcore.padding import bound
 from salcore.seeds import forked, generator
 
 pytestmark = [
@@ -75,3 +76,19 @@ def test_objectives_take_a_generator_of_either_device_and_never_wait(name, draws
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert loss.isfinite()
+
+
+@pytest.mark.parametrize("name", ["lstm", "input_cell_lstm", "tcn", "transformer", "bilstm"])
+@pytest.mark.parametrize("method", ["gradient", "deeplift"])
+def test_padded_sequences_have_the_maps_of_the_cpu(name, method):
+    """Recurrent layers in evaluation mode among them, whose backward pass cuDNN refuses."""
+    if method == "deeplift" and name in ("input_cell_lstm", "transformer"):
+        pytest.skip("softmax has no rule")
+    with forked(0):
+        spec = SimpleNamespace(name=name, weights=None, settings={})
+        model = build(spec, input_shape=(10, 10), classes=5).double().eval()
+    inputs, targets = batch()[0].flatten(1)[:, :100].view(7, 10, 10), torch.arange(7) % 5
+    valid = torch.arange(10) < torch.tensor([10, 1, 4, 10, 7, 2, 9])[:, None]
+    expected = METHODS[method](bound(model, valid), inputs, targets)
+    maps = METHODS[method](bound(model, valid).cuda(), inputs, targets)
+    torch.testing.assert_close(maps.cpu(), expected, rtol=1e-9, atol=1e-11)

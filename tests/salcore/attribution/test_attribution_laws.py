@@ -98,6 +98,8 @@ def test_maps_are_signed(name):
 def test_maps_that_are_never_negative_are_said_to_be(name):
     assert non_negative(name, {})
     assert non_negative("smoothgrad", {"of": name})
+    assert non_negative("smoothgrad", {"squared": True})
+    assert not non_negative("smoothgrad", {"squared": False})
     assert attribute(name, network(name), *batch(16)).min() >= 0
 
 
@@ -446,6 +448,7 @@ def test_the_gradient_is_that_of_finite_differences():
         ("smoothgrad", {"of": {"name": "lime", "num_samples": 0}}, "`num_samples` of lime"),
         ("smoothgrad", {"of": {"num_samples": 2}}, "`of`"),
         ("smoothgrad", {"noise_level": -0.1}, "a number of 0 or more"),
+        ("smoothgrad", {"squared": 1}, "true or false"),
         ("smoothgrad", {"num_steps": 3}, "`num_steps` of gradient"),
         ("smoothgrad", {"of": "integrated_gradients", "num_steps": "3"}, "`num_steps` of integrated_gradients"),
         ("gradcam", {"layer": 3}, "a text or null"),

@@ -23,6 +23,10 @@ inputs, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
 for name, method in METHODS.items():
     check_settings(name, {})
     method(transformer if "attention" in name else model, inputs, labels)
+for name, kind in (("lstm", "series"), ("transformer", "series"), ("bilstm", "text")):
+    spec = SimpleNamespace(name=name, weights=None, settings={})
+    check(spec, (5, 5), 3, kind)
+    METHODS["gradient"](build(spec, input_shape=(5, 5), classes=3), inputs[:, 0, :5, :5], labels)
 guidance = SimpleNamespace(
     mask_fraction=0.5, weight=1.0, ranking="signed", of="logit", mode="train", fill="uniform", detach_target=False
 )

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from salcore.errors import UserError
-from salcore.models import MODELS, build, builder, check
+from salcore.models import BY_KIND, MODELS, build, builder, check
 from salcore.seeds import forked
 from salcore.settings import settings_of
 from salcore.spec import ModelSpec
@@ -24,14 +24,14 @@ def logits(network, shape, train=False, samples=3):
         return network.train(train)(torch.rand(samples, *shape))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", BY_KIND["images"])
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (2, 8, 12)])
 def test_every_model_gives_logits_for_every_shape(name, shape):
     check(ModelSpec(name=name), shape, 7)
     assert logits(make(name, shape, 7), shape).shape == (3, 7)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", BY_KIND["images"])
 def test_outputs_are_logits_and_not_probabilities(name):
     output = logits(make(name), (1, 28, 28))
     assert not torch.allclose(output.exp().sum(1), torch.ones(3)), "log-probabilities"
