@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
+    from salcore.data.part import Kind
     from salcore.spec import GuidanceSpec
 
 
@@ -17,10 +18,12 @@ def standard(
     *,
     guidance: "GuidanceSpec | None" = None,
     generator: torch.Generator | None = None,
+    valid: Tensor | None = None,
+    kind: "Kind" = "images",
 ) -> Tensor:
     """L = mean over samples of -log softmax(f(x))_y, a scalar in nats; inputs (N, ...), labels (N,).
 
-    It has no use for guidance and random numbers, and takes them as every objective does. Logits of lower precision
+    It has no use for what follows the labels, and takes it as every objective does. Logits of lower precision
     (autocast) are raised to float32 first.
     """
     return functional.cross_entropy(at_least_float32(model(inputs)), labels)

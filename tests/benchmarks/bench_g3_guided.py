@@ -98,7 +98,7 @@ def _data(shape: tuple[int, int, int]) -> Data:
     """Random images, enough for `STEPS` batches."""
     draws, count = np.random.default_rng(1), BATCH * STEPS
     images, labels = draws.integers(0, 256, (count, *shape), np.uint8), draws.integers(0, CLASSES, count)
-    train, nothing = (Part(images=images, labels=labels, index=np.arange(size)) for size in (count, 0))
+    train, nothing = (Part(values=images, labels=labels, index=np.arange(size)) for size in (count, 0))
     mean, std = np.full(shape[0], 0.5, np.float32), np.full(shape[0], 0.25, np.float32)
     names = tuple(map(str, range(CLASSES)))
     return Data(train=train, validation=nothing, evaluation=nothing, classes=names, mean=mean, std=std, digest="random")

@@ -82,6 +82,49 @@ def test_the_saliency_is_left_as_it_was():
     assert torch.equal(saliency, copy)
 
 
+@settings(deadline=None)
+@given(problems(), st.data())
+def test_a_value_that_is_no_number_counts_as_infinite(problem, data):
+    values, flags, fraction = problem
+    numbers = torch.tensor(values)
+    broken = torch.tensor(data.draw(st.permutations(flags[0])))
+    saliency = numbers.masked_fill(broken, math.nan)
+    for valid in (None, torch.tensor(flags)):
+        allowed = torch.ones_like(saliency, dtype=torch.bool) if valid is None else valid
+        mask = lowest(saliency, float(fraction), valid)
+        clean = saliency.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
+        for sample in range(len(values)):
+            expected = lowest_by_sorting(clean[sample].tolist(), fraction, allowed[sample].tolist())
+            assert sorted(clean[sample][mask[sample]].tolist()) == expected
+        assert not (mask & ~allowed).any()
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
+def test_nothing_is_masked_where_nothing_counts_and_all_where_all_is_asked(fraction):
+    valid = torch.tensor([[False] * 6, [True] * 6, [True, True, True, False, False, False]])
+    mask = lowest(torch.full((3, 6), math.inf), fraction, valid)
+    assert mask.sum(1).tolist() == [0, int(6 * fraction), int(3 * fraction)]
+    assert not (mask & ~valid).any()
+
+
+def test_no_digit_is_lost_on_the_way():
+    """Two doubles that one float32 stands for, and two bfloat16."""
+    near = torch.tensor([[1 + 1e-12, 1.0]], dtype=torch.float64)
+    assert lowest(near, 0.5, torch.ones(1, 2, dtype=torch.bool)).tolist() == [[False, True]]
+    half = torch.tensor([[2.0, 1.0]], dtype=torch.bfloat16)
+    assert lowest(half, 0.5, torch.ones(1, 2, dtype=torch.bool)).tolist() == [[False, True]]
+
+
+def test_of_equals_among_valid_positions_the_first_are_masked():
+    saliency, valid = torch.zeros(1, 6), torch.tensor([[False, True, True, False, True, True]])
+    assert lowest(saliency, 0.5, valid).tolist() == [[False, True, True, False, False, False]]
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0)])
+def test_nothing_of_nothing(shape):
+    assert lowest(torch.zeros(shape), 0.5, torch.ones(shape, dtype=torch.bool)).shape == shape
+
+
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, math.nan])
 def test_a_fraction_outside_0_to_1_is_refused(fraction):
     with pytest.raises(ValueError, match="`mask_fraction`"):

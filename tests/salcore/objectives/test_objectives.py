@@ -11,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from salcore.models import build
 from salcore.objectives import OBJECTIVES
-from salcore.objectives.fills import FILLS
 from salcore.objectives.guided import guided
 from salcore.objectives.standard import standard
 from salcore.seeds import forked, generator
@@ -236,33 +235,6 @@ def test_no_value_is_read_back_from_the_device(mode, of):
     loss_of(model, inputs, labels, mode=mode, of=of).backward()
 
 
-@pytest.mark.parametrize("fill", FILLS)
-def test_fills_stay_within_each_samples_own_range_per_channel(fill):
-    inputs, _ = batch(count=50)
-    inputs *= torch.logspace(-3, 3, 50).double()[:, None, None, None]
-    filled = FILLS[fill](inputs, generator(0))
-    assert filled.shape == inputs.shape
-    assert (filled >= inputs.amin((2, 3), keepdim=True)).all()
-    assert (filled <= inputs.amax((2, 3), keepdim=True)).all()
-
-
-def test_the_uniform_fill_is_uniform():
-    inputs = torch.zeros(1, 2, 100, 100)
-    inputs[0, :, 0, 0] = torch.tensor([-1.0, 10.0])
-    filled = FILLS["uniform"](inputs, generator(3))
-    for channel, (low, high) in enumerate([(-1.0, 0.0), (0.0, 10.0)]):
-        share = (filled[0, channel].flatten() - low) / (high - low)
-        assert share.mean().item() == pytest.approx(1 / 2, abs=0.02)
-        assert share.var().item() == pytest.approx(1 / 12, abs=0.005)
-    assert abs(torch.corrcoef(filled[0].flatten(1))[0, 1]) < 0.05, "channels share their draws"
-
-
-def test_the_background_is_the_samples_own_corner():
-    inputs, _ = batch()
-    filled = FILLS["background"](inputs, generator(0))
-    assert torch.equal(filled, inputs[:, :, 0, 0][:, :, None, None].expand_as(inputs))
-
-
 def test_draws_depend_on_the_generator_alone():
     model, (inputs, labels) = network(), batch()
     assert loss_of(model, inputs, labels, seed=1).item() == loss_of(model, inputs, labels, seed=1).item()
@@ -273,8 +245,3 @@ def test_draws_depend_on_the_generator_alone():
         guided(model, inputs, labels, guidance=GuidanceSpec(mask_fraction=fraction), generator=draws)
         states.append(draws.get_state())
     assert torch.equal(*states), "the number of draws depends on what is masked"
-
-
-def test_inputs_that_are_no_images_are_refused():
-    with pytest.raises(ValueError, match="`inputs`"):
-        loss_of(network(), torch.zeros(2, 5), torch.zeros(2, dtype=torch.int64))
