@@ -132,13 +132,14 @@ def palette(name: str) -> np.ndarray:
 
 def _limit(maps: tuple[np.ndarray, ...]) -> float:
     magnitudes = np.abs(np.concatenate([each.ravel() for each in maps]))
-    limit = float(np.nanpercentile(magnitudes, PERCENTILE)) if np.isfinite(magnitudes).any() else 0.0
-    return limit or float(np.nanmax(magnitudes, initial=0.0)) or 1.0  # a map of zeros still needs a scale
+    magnitudes = magnitudes[np.isfinite(magnitudes)]
+    limit = float(np.percentile(magnitudes, PERCENTILE)) if len(magnitudes) else 0.0
+    return limit or float(magnitudes.max(initial=0.0)) or 1.0  # a map of zeros still needs a scale
 
 
 def _indices(values: np.ndarray, scale: Scale) -> np.ndarray:
-    share = (np.nan_to_num(values, nan=scale.low) - scale.low) / (scale.high - scale.low)
-    return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
+    inside = np.clip(np.where(np.isnan(values), scale.low, values), scale.low, scale.high)
+    return np.rint(255 * ((inside - scale.low) / (scale.high - scale.low))).astype(np.uint8)
 
 
 def _png(picture: "Image") -> bytes:

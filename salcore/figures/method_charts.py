@@ -103,15 +103,16 @@ def grouped(
     return figure
 
 
-def snr_lines(
+def lines(
     x: Sequence[float],
     series: Mapping[str, Sequence[Estimate]],
     x_label: str,
     *,
     dashed: Collection[str] = (),
     log2: bool = False,
+    y_label: str = "SNR",
 ) -> "Figure":
-    """SNR against a property of a network, one line with error bars per series (Woerl et al., Fig. 6).
+    """SNR, or another number, against a property, one line with error bars per series (Woerl et al., Fig. 6).
 
     Every series has one estimate per value of `x`; a NaN is left out of its line. Those named in `dashed` are dashed.
     Series whose names differ only there are told apart by the stroke: colours go by place in their kind.
@@ -135,7 +136,7 @@ def snr_lines(
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.set_xlabel(x_label)
-    axes.set_ylabel("SNR")
+    axes.set_ylabel(y_label)
     legend(figure)
     return figure
 

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from salcore import until
+from salcore.data.part import Kind
+from salcore.figures.inputs import map_shape
+from salcore.figures.nouns import KINDS, NOUNS, Nouns
 from salcore.report.accuracy import Accuracy, accuracy, confidence, ensemble_probabilities
 from salcore.report.left_out import LeftOut, left_out
 from salcore.report.one_sign import NEARLY_ALL, share_of_one_sign
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Alike:
-    """How alike members' maps of one method are, means over samples, and the share of significant pixels."""
+    """How alike members' maps of one method are, means over samples, and the share of what is significant in them."""
 
     ssim: float
     ssim_pairwise: float
@@ -103,6 +106,12 @@ class Facts:
     samples: Samples | None
     left_out: tuple[LeftOut, ...] = ()
     looks: tuple[until.Round, ...] = ()
+    kind: Kind = "images"
+
+    @property
+    def nouns(self) -> Nouns:
+        """What the samples, and the units of their maps, are called."""
+        return NOUNS[self.kind]
 
 
 def gather(run: "Run") -> Facts:
@@ -122,6 +131,7 @@ def gather(run: "Run") -> Facts:
         samples=None if main is None else _samples(run, main, ensemble_probabilities(logits)),
         left_out=tuple(found for row in rows if (found := left_out(run, row))),
         looks=_looks(run),
+        kind=KINDS[len(map_shape(run, run.methods[0]))] if run.methods else "images",
     )
 
 

@@ -150,18 +150,18 @@ def how_sure(facts: Facts) -> Finding:
 
 
 def how_much_is_real(facts: Facts) -> Finding:
-    """The share of pixels that differ from zero beyond training noise, by the main method and the best one."""
+    """The share of a map that differs from zero beyond training noise, by the main method and the best one."""
     question = "How much of a map is real?"
     main = next((method for method in facts.methods if method.name == facts.main), None)
     if main is None or math.isnan(share := main.alike.significant):
         answer = "Unknown: it takes finite maps of 2 members at least."
         return Finding(question=question, answer=answer, caution=True)
-    # An offset that all maps share makes every pixel significant: methods of one sign are not compared.
+    # An offset that all maps share makes all of a map significant: methods of one sign are not compared.
     signed = (method for method in facts.methods if not method.lifted and not math.isnan(method.alike.significant))
     best = max(signed, key=lambda method: method.alike.significant, default=main)
     answer = (
-        f"Of a map of {main.name}, {percent(share)} of the pixels differ from zero beyond the noise of {main.members} "
-        "training runs (mean over samples)."
+        f"Of a map of {main.name}, {percent(share)} of the {facts.nouns.long} differ from zero beyond the noise "
+        f"of {main.members} training runs (mean over samples)."
     )
     if best.alike.significant > share:
         answer += f" Most by {best.name}: {percent(best.alike.significant)}."

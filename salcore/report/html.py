@@ -19,15 +19,15 @@ def escape(value: Any) -> str:
     return _escape(str(value))
 
 
-def page(title: str, body: Iterable[str]) -> str:
-    """A whole document that asks nothing of any server.
+def page(title: str, body: Iterable[str], style: str = "") -> str:
+    """A whole document that asks nothing of any server; `style` is CSS beyond that of all pages.
 
     A page travels further than the run it tells of: users and passwords are taken out of every URI in it.
     """
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style>"
+        f"<title>{escape(title)}</title><style>{STYLE}{style}</style>"
     )
     content = re.sub(r"://[^/\s'\"<>]*@", "://", joined(body))
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><main>\n{content}\n</main></body></html>\n'
@@ -83,14 +83,22 @@ def charts(*figures: str) -> str:
     return f'<div class="charts">{joined(figures)}</div>'
 
 
-def picture(file: bytes, caption: str, note: str = "", scale: Scale | None = None) -> str:
-    """A small picture, enlarged without smoothing, with its caption and, for a map, its colour bar."""
+def picture(file: bytes, caption: str, note: str = "", scale: Scale | None = None, overlay: str = "") -> str:
+    """A small picture, enlarged without smoothing, with its caption and, for a map, its colour bar.
+
+    `overlay` is markup that is laid over it.
+    """
     data = base64.b64encode(file).decode()
-    bar = "" if scale is None else _bar(scale)
-    note = f"<small>{escape(note)}</small>" if note else ""
     kind = "png" if file.startswith(PNG) else "jpeg"
     image = f'<img alt="{escape(caption)}" src="data:image/{kind};base64,{data}">'
-    return f'<figure class="picture">{image}{bar}<figcaption>{escape(caption)}{note}</figcaption></figure>'
+    return figure(f'<div class="frame">{image}{overlay}</div>' if overlay else image, caption, note, scale)
+
+
+def figure(content: str, caption: str, note: str = "", scale: Scale | None = None) -> str:
+    """Markup with its caption and, for a map, its colour bar."""
+    bar = "" if scale is None else _bar(scale)
+    note = f"<small>{escape(note)}</small>" if note else ""
+    return f'<figure class="picture">{content}{bar}<figcaption>{escape(caption)}{note}</figcaption></figure>'
 
 
 def _bar(scale: Scale) -> str:

@@ -42,12 +42,12 @@ LIKENESS_TOLD = (
     ("SSIM", "structural similarity: how alike local patterns are, 1 if equal"),
     ("SSIM of pairs", "the same of two single members' maps: what two people who train one network each would see"),
     ("cosine", "1 if one map is a multiple of the other, 0 if they have nothing in common"),
-    ("Spearman", "correlation of the order in which the two maps rank pixels"),
-    ("same sign", "share of pixels at which the member's sign is that of the others' mean"),
-    ("same top 5 %", "share of the 5 % strongest pixels that the two have in common"),
+    ("Spearman", "correlation of the order in which the two maps rank {units}"),
+    ("same sign", "share of {units} at which the member's sign is that of the others' mean"),
+    ("same top 5 %", "share of the 5 % strongest {units} that the two have in common"),
     (
         "significant",
-        "share of pixels that differ from zero beyond training noise: what is promised stands above the maps",
+        "share of {units} that differ from zero beyond training noise: what is promised stands above the maps",
     ),
 )
 LIFTED = (
@@ -76,8 +76,7 @@ def noise(facts: Facts) -> str:
 def likeness(facts: Facts) -> str:
     """How alike members' maps are, beside maps of pure noise, and the members at the extremes."""
     drawn = [m for m in facts.methods if math.isfinite(m.at_30.value) and math.isfinite(m.alike.ssim)]
-    rows = [NULLS, *map(_likeness_row, facts.methods)]
-    pieces, shown = [html.table(LIKENESS_HEAD, rows), html.pairs(LIKENESS_TOLD)], []
+    pieces, shown = _likeness_tables(facts), []
     if drawn:
         names, ssim = [m.name for m in drawn], [m.alike.ssim for m in drawn]
         figure = method_charts.ssim_by_snr(names, [m.at_30 for m in drawn], ssim)
@@ -137,6 +136,14 @@ def _noise_row(method: MethodFacts) -> tuple[object, ...]:
 
 def _needed_row(method: MethodFacts) -> tuple[str, ...]:
     return _starred(method), *(needed(method.debiased, snr) for snr in WANTED)
+
+
+def _likeness_tables(facts: Facts) -> list[str]:
+    """Numbers and what they mean; without SSIM where maps are no images."""
+    places = [place for place, name in enumerate(LIKENESS_HEAD) if facts.kind != "text" or "SSIM" not in name]
+    rows = [[row[place] for place in places] for row in (LIKENESS_HEAD, NULLS, *map(_likeness_row, facts.methods))]
+    told = ((name, facts.nouns.told(text)) for name, text in LIKENESS_TOLD if facts.kind != "text" or "SSIM" not in name)
+    return [html.table(list(map(str, rows[0])), rows[1:]), html.pairs(told)]
 
 
 def _likeness_row(method: MethodFacts) -> tuple[object, ...]:

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from salcore.errors import UserError
-from salcore.figures.images import load_images
+from salcore.figures.inputs import load_inputs
 from salcore.report import html, methods, provenance, sections
 from salcore.report.facts import Facts, gather
 from salcore.report.findings import findings, warnings
+from salcore.report.views import View, view_of
 
 if TYPE_CHECKING:
     from salcore.runs import Run
@@ -22,28 +23,28 @@ def build(run: "Run") -> str:
         raise ValueError(f"`run`: expected statistics of at least one method, found none in {run.store}")
     if "significant_share" not in run.summary.column_names:
         raise UserError("RUN", "statistics of this version (python -m jobs.reduce RUN makes them)", str(run.store))
-    return html.page(f"{run.spec.name}: which parts of the explanations are real", _body(run, gather(run)))
+    view, title = view_of(load_inputs(run)), f"{run.spec.name}: which parts of the explanations are real"
+    return html.page(title, _body(run, gather(run), view), view.style)
 
 
-def _body(run: "Run", facts: Facts) -> Iterator[str]:
+def _body(run: "Run", facts: Facts, view: View) -> Iterator[str]:
     assert facts.samples is not None, "a run with methods has samples"
-    images = load_images(run)
     yield f"<header><h1>{html.escape(run.spec.name)}</h1>"
     yield html.paragraph(
         "Saliency maps of an ensemble: what in them is signal, and what is noise of the training run.", "lead"
     )
     yield html.joined(html.paragraph(text, "warning") for text in warnings(facts))
     yield "</header>"
-    yield sections.answers(findings(facts, run.spec, provenance.described(images)))
+    yield sections.answers(findings(facts, run.spec, provenance.described(view)))
     yield _contents()
-    yield sections.samples(run, facts, images)
-    yield sections.distrusted(facts.samples, images)
+    yield sections.samples(run, facts, view)
+    yield sections.distrusted(facts.samples, view)
     yield methods.noise(facts)
     yield methods.likeness(facts)
     yield sections.convergence(run, facts)
-    yield sections.classes(run, facts, images)
+    yield sections.classes(run, facts, view.inputs.classes)
     yield sections.accuracies(run, facts)
-    yield provenance.what_was_run(run, facts, images)
+    yield provenance.what_was_run(run, facts, view)
     yield provenance.reproduce(run)
 
 

@@ -5,10 +5,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from salcore import layout
-from salcore.figures.images import Images
-from salcore.figures.signs import TIMES
 from salcore.report import html
 from salcore.report.facts import Facts
+from salcore.report.views import View
 from salcore.spec import MethodSpec
 
 if TYPE_CHECKING:
@@ -18,12 +17,12 @@ PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "ray", "mlflow")
 STAGES = {"train": "training", "explain": "explaining", "reduce": "reducing", "report": "this report"}
 
 
-def what_was_run(run: "Run", facts: Facts, images: Images) -> str:
+def what_was_run(run: "Run", facts: Facts, view: View) -> str:
     """Spec in short, sizes, fingerprints, versions, times."""
     spec = run.spec
     rows = [
         ("network", _settings(spec.model.name, spec.model.settings)),
-        ("data", f"{spec.data.name}{described(images)}"),
+        ("data", f"{spec.data.name}{described(view)}"),
         ("training", _training(run)),
         ("methods", "; ".join(_settings(m.folder, _method(m)) for m in spec.attribution.methods)),
         ("explained class", str(spec.attribution.target)),
@@ -33,7 +32,8 @@ def what_was_run(run: "Run", facts: Facts, images: Images) -> str:
         ("run directory", str(run.store)),
     ]
     times = stage_times(run)
-    pieces = [html.pairs(rows)]
+    notes = () if view.inputs.data is None else view.inputs.data.notes
+    pieces = [html.pairs(rows), *(html.paragraph(note, "muted") for note in notes)]
     if times:
         pieces.append(
             html.pairs((f"time: {STAGES.get(name, name)}", duration(seconds)) for name, seconds in times.items())
@@ -45,14 +45,12 @@ def what_was_run(run: "Run", facts: Facts, images: Images) -> str:
     return html.section("run", "What was run", *pieces)
 
 
-def described(images: Images) -> str:
+def described(view: View) -> str:
     """Sizes of the data set, in brackets; nothing where it could not be had."""
-    if (data := images.data) is None:
+    if (data := view.inputs.data) is None:
         return ""
-    channels, height, width = data.shape
-    kind = {1: "grey", 3: "colour"}.get(channels, f"{channels}-channel")
     parts = f"{len(data.train):,} training, {len(data.validation):,} validation, {len(data.evaluation):,} evaluation"
-    return f" ({parts} {kind} images of {height} {TIMES} {width} pixels, {len(data.classes)} classes)"
+    return f" ({parts} {view.described(data)}, {len(data.classes)} classes)"
 
 
 def reproduce(run: "Run") -> str:

@@ -1,21 +1,21 @@
 """The parts of the page, each from the facts and the columns that it needs."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from salcore.figures import canvas, charts
 from salcore.figures.choose import least_certain, representative
-from salcore.figures.images import Images
 from salcore.figures.signs import DASH, PERCENT, number
 from salcore.report import html
 from salcore.report.cards import cards, thumbnails
 from salcore.report.correlation import pearson, spearman
 from salcore.report.facts import Facts, Samples
 from salcore.report.findings import Finding
-from salcore.significance import CONTROLLED
+from salcore.report.views import View
+from salcore.significance import controlled
 from salcore.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -35,42 +35,37 @@ def answers(found: Iterator[Finding]) -> str:
     return f'<div class="answers">{html.joined(pieces)}</div>'
 
 
-def samples(run: "Run", facts: Facts, images: Images) -> str:
+def samples(run: "Run", facts: Facts, view: View) -> str:
     """Cards of samples from the highest to the lowest SNR."""
     assert facts.samples is not None, "only reduced runs have samples"
-    positions = representative(facts.samples.snr)
-    channels = int(run.maps(facts.samples.method, positions[:1]).shape[2]) if positions else 1
+    positions, nouns = representative(facts.samples.snr), view.inputs.nouns
     notes = [
         f"Samples at evenly spaced ranks of SNR ({facts.samples.method}), the highest first. Red raises the score of "
         "the explained class, blue lowers it. Every picture has its own colours, which end at the 99th percentile of "
         "its magnitudes. The two members are chosen by rule: the one least like the mean map, and the one least like "
         "that.",
+        *view.notes(),
     ]
-    if channels > 1:
-        notes.append(
-            f"Maps are summed over their {channels} channels, member by member, before anything is drawn. Significance "
-            "is tested channel by channel: a pixel is shown where any of its channels is significant."
-        )
     if len(facts.trained) > 1:
-        notes.append(f"Significant pixels: {CONTROLLED}")
-    if images.missing:
-        notes.append(f"Without images: {images.missing}")
+        notes.append(f"Significant {nouns.units}: {controlled(nouns.unit, nouns.units, nouns.equal)}")
+    if view.inputs.missing:
+        notes.append(f"Without {nouns.samples}: {view.inputs.missing}")
     told = [html.paragraph(note, "muted") for note in notes]
-    return html.section("samples", "What the ensemble agrees on", *told, *cards(run, facts, images, positions))
+    return html.section("samples", "What the ensemble agrees on", *told, *cards(run, facts, view, positions))
 
 
-def distrusted(found: Samples, images: Images) -> str:
+def distrusted(found: Samples, view: View) -> str:
     """The samples of lowest SNR, as pictures."""
     positions = least_certain(found.snr)
     note = f"The {len(positions)} of lowest SNR ({found.method}): on where their evidence lies, members disagree most."
-    return html.section("distrust", "Samples to distrust", html.paragraph(note), thumbnails(found, images, positions))
+    return html.section("distrust", "Samples to distrust", html.paragraph(note), thumbnails(found, view, positions))
 
 
-def classes(run: "Run", facts: Facts, images: Images) -> str:
+def classes(run: "Run", facts: Facts, names: Sequence[str]) -> str:
     """SNR by class and against confidence, for the main method; other methods behind a tap."""
     main = facts.samples
     assert main is not None, "only reduced runs have samples"
-    figure = charts.snr_by_class(main.snr, main.label, images.classes)
+    figure = charts.snr_by_class(main.snr, main.label, names)
     scatter = charts.snr_by_confidence(main.confidence, main.snr, main.label)
     shown = html.charts(
         html.chart(canvas.svg(figure, "classes"), f"Every dot is a sample ({main.method})."),
@@ -78,7 +73,7 @@ def classes(run: "Run", facts: Facts, images: Images) -> str:
     )
     others = [
         html.chart(
-            canvas.svg(charts.snr_by_class(run.snr(name), run.column(name, "label"), images.classes), f"classes-{i}"),
+            canvas.svg(charts.snr_by_class(run.snr(name), run.column(name, "label"), names), f"classes-{i}"),
             name,
         )
         for i, name in enumerate(m.name for m in facts.methods if m.name != main.method)

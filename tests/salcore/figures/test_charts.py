@@ -40,7 +40,7 @@ FIGURES = {
     "members": lambda: charts.likeness_of_members(["a", "b"], [{0: 0.5, 1: 0.1}, {0: 0.5, 1: 0.6}], [(1,), ()]),
     "ssim": lambda: method_charts.ssim_by_snr(["a", "b"], [SURE, UNKNOWN], [0.5, 0.6]),
     "grouped": lambda: method_charts.grouped(["a", "b"], {"x": [SURE, UNKNOWN]}, paper={"paper": [0.6, None]}),
-    "lines": lambda: method_charts.snr_lines([1, 2], {"x": [SURE, SURE], "y": [SURE, UNKNOWN]}, "depth", dashed=["y"]),
+    "lines": lambda: method_charts.lines([1, 2], {"x": [SURE, SURE], "y": [SURE, UNKNOWN]}, "depth", dashed=["y"]),
     "differences": lambda: charts.differences(["a", "b"], [SURE, UNKNOWN], [(0.1, 0.2), (np.nan, np.nan)], "SNR", 1.0),
 }
 
@@ -119,7 +119,7 @@ def test_crosses_of_no_group_lie_in_the_middle_of_the_row():
 
 def test_lines_are_dashed_as_asked_and_leave_out_what_is_unknown():
     series = {"linear": [SURE, UNKNOWN, SURE], "ReLU": [SURE, SURE, SURE]}
-    axes = method_charts.snr_lines([4, 8, 16], series, "width", dashed={"ReLU"}, log2=True).axes[0]
+    axes = method_charts.lines([4, 8, 16], series, "width", dashed={"ReLU"}, log2=True).axes[0]
     strokes = {line.get_label(): line.get_linestyle() for line in axes.lines}
     assert (strokes["linear"], strokes["ReLU"]) == ("-", "--")
     assert dots(axes, "linear").tolist() == [[4, 0.5], [16, 0.5]]

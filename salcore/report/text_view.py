@@ -1,0 +1,139 @@
+"""Texts on a page: the words themselves, on ground of their map's colours."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from salcore.data.part import Data
+from salcore.figures.colour import DIVERGING, Scale
+from salcore.figures.excerpt import spans
+from salcore.figures.inputs import Inputs
+from salcore.figures.maps import Panel, Shown, panels
+from salcore.figures.words import LEVELS, LIGHT, code, ground, ink_on, levels, shade
+from salcore.report import html
+
+MOST_WORDS, FEWEST_WORDS = 120, 40
+"""Words of a long text that are shown in each map, and where there is little room."""
+WORD_BYTES = 36
+"""Of markup, on average."""
+SHORT = 24
+"""Words of a text that is only named."""
+GAP = '<span class="gap">[…]</span>'
+
+
+@dataclass(frozen=True)
+class TextView:
+    """`salcore.report.views.View` of texts: each map is the text once more, its words on coloured ground.
+
+    Of long texts the beginning and the passages that the mean map weighs most. The words of a query stand apart. Where
+    the words cannot be had, their places stand for them.
+    """
+
+    inputs: Inputs
+
+    @property
+    def style(self) -> str:
+        """A class for every shade."""
+        signed, spread = Scale(low=-1, high=1, palette=DIVERGING), Scale(low=0, high=1, palette=LIGHT)
+        shades = [(scale, level) for scale in (signed, spread) for level in range(-LEVELS, LEVELS + 1) if level]
+        return STYLE + "".join(_shade_rule(scale, level) for scale, level in shades if scale.low or level > 0)
+
+    def described(self, data: Data) -> str:
+        """The `data` in words."""
+        words, size = data.shape
+        lengths = data.evaluation.lengths
+        usual = "" if lengths is None else f" ({np.median(lengths[data.evaluation.index]):.0f} in the middle)"
+        return f"texts of up to {words:,} words{usual}, as word vectors of {size} numbers"
+
+    def notes(self) -> Iterator[str]:
+        """How words are coloured, and which are left out."""
+        yield (
+            "Every map is the text once more, each word on ground of its value's colour; words without one are close "
+            f"to zero. Of a text of more than {MOST_WORDS} words its beginning and those passages are shown that the "
+            "mean map weighs most."
+        )
+        if self.inputs.data is not None and self.inputs.data.evaluation.query is not None:
+            yield "Words beside a line are the query that is asked of the text: they are always kept and never ranked."
+        if self.inputs.data is None:
+            yield "Numbers stand for the words: their places in the text."
+
+    def sample(self, position: int) -> str:
+        """Nothing: a text is read in its maps."""
+        return ""
+
+    def maps(self, position: int, found: Shown, room: int) -> Iterator[str]:
+        """The words once for each map, fewer of them where there is little room."""
+        length, query = found.maps.shape[-1], self.inputs.query(position)
+        words = self.inputs.words(position) or list(map(str, range(1, length + 1)))
+        weights = np.abs(found.maps.mean(axis=0))[query:]
+        chosen = spans(weights, max(FEWEST_WORDS, min(MOST_WORDS, room // WORD_BYTES)))
+        stretches = [(query + start, query + stop) for start, stop in chosen]
+        if (shown := sum(stop - start for start, stop in chosen)) < len(weights):
+            yield html.paragraph(f"{shown} of {len(weights):,} words are shown.", "muted whole")
+        for panel in panels(found):
+            yield _words(panel, words, query, stretches)
+
+    def strip(self, pieces: Sequence[str]) -> str:
+        """Two of the `pieces` beside one another."""
+        return f'<div class="strip text">{html.joined(pieces)}</div>'
+
+    def thumbnails(self, positions: Sequence[int], captions: Sequence[tuple[str, str]]) -> str:
+        """The first words of the texts at these `positions` with their `captions`."""
+        pairs = zip(positions, captions, strict=True)
+        pieces = (_short(words, *told) for p, told in pairs if (words := self.inputs.words(p)) is not None)
+        return f'<div class="thumbs text">{html.joined(pieces)}</div>'
+
+
+def _short(words: Sequence[str], caption: str, note: str) -> str:
+    told = " ".join(words[:SHORT]) + " …" * (len(words) > SHORT)
+    return html.figure(f"<p>{html.escape(told)}</p>", caption, note)
+
+
+def _words(panel: Panel, words: Sequence[str], query: int, stretches: Sequence[tuple[int, int]]) -> str:
+    """One map as words: those of the query apart, then the stretches of the text."""
+    scale = ground(panel.scale)
+    shades = levels(panel.values, scale)
+    sure = np.zeros(len(shades), bool) if panel.mask is None else panel.mask
+    if panel.mask is not None:
+        shades = np.where(sure, shades, 0)
+    kind = "p" if scale.palette == DIVERGING else "s"
+    marked = [_word(word, int(level), bool(s), kind) for word, level, s in zip(words, shades, sure, strict=True)]
+    asked = f'<p class="query">{" ".join(marked[:query])}</p>' if query else ""
+    text = f" {GAP} ".join(" ".join(marked[start:stop]) for start, stop in stretches)
+    text += f" {GAP}" * (stretches[-1][1] < len(words))
+    told = f'<p{" class=masked" * (panel.mask is not None)}>{text}</p>'
+    return html.figure(asked + told, panel.caption, panel.note, scale)
+
+
+def _word(word: str, level: int, sure: bool, kind: str) -> str:
+    """A word as plain text, or marked where it has a shade or is significant."""
+    name = f"{'n' if level < 0 else kind}{abs(level)}" if level else ""
+    classes = " ".join(filter(None, (name, "sure" * sure)))
+    return f'<mark class="{classes}">{html.escape(word)}</mark>' if classes else html.escape(word)
+
+
+def _shade_rule(scale: Scale, level: int) -> str:
+    colour = shade(level, scale)
+    name = "s" if scale.palette == LIGHT else "p" if level > 0 else "n"
+    return f".{name}{abs(level)}{{background:{code(colour)};color:{ink_on(colour)}}}"
+
+
+STYLE = """
+.text{grid-template-columns:repeat(2,minmax(0,1fr));gap:16px 28px}
+.thumbs.text{grid-template-columns:repeat(4,minmax(0,1fr))}
+.text figure{display:flex;flex-direction:column}
+.text figure p{order:1;margin:4px 0 6px;line-height:1.75;font-size:.95rem;overflow-wrap:anywhere}
+.text figcaption{font-size:.84rem;line-height:1.35;color:var(--ink)}
+.text .bar,.text .ticks{order:2;max-width:180px}
+.text .ticks{width:180px}
+.thumbs.text p{font-size:.88rem;line-height:1.5}
+mark{background:none;color:inherit;padding:1px 3px;border-radius:3px;box-decoration-break:clone;
+-webkit-box-decoration-break:clone}
+.sure{text-decoration:underline 2px;text-underline-offset:3px}
+.masked,.gap{color:var(--muted)}
+.query{border-left:3px solid var(--line);padding-left:10px}
+.whole{grid-column:1/-1;margin:0}
+@media (max-width:720px){.strip.text{grid-template-columns:minmax(0,1fr)}
+.thumbs.text{grid-template-columns:repeat(2,minmax(0,1fr))}}
+""".replace("\n", "")
