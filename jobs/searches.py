@@ -1,0 +1,180 @@
+"""From a command to a checked search: its trials, what may not change in its directory, and what is told of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from cluster.proposals import propose
+from jobs.command import Command
+from jobs.outlook import describe, estimate, map_shapes
+from jobs.prepare import Plan, prepare, resolved
+from salcore import layout, members
+from salcore.data import Data
+from salcore.errors import UserError
+from salcore.faithfulness import MEASURES
+from salcore.figures import png
+from salcore.search import Outcome, Record, Schedule, Trial, method_of, record
+from salcore.search.heat_map import heat_map, title
+from salcore.search.page import build
+from salcore.search.record import METRICS
+from salcore.search.settings import spec_of
+from salcore.search.table import table
+from salcore.spec import GuidanceSpec, Spec, from_dict
+
+TABLE, CHOSEN, MAP = "search.parquet", "chosen.yaml", "report/heat_map.png"
+ARTIFACTS = (layout.SPEC, TABLE, CHOSEN, MAP, layout.REPORT)
+"""What a search's page in MLflow carries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A checked search: its trials in order, and the plan that they share but for k and lambda."""
+
+    plan: Plan
+    schedule: Schedule
+
+    @property
+    def spec(self) -> Spec:
+        """The search's spec, with every default written out."""
+        return self.plan.spec
+
+    @property
+    def fingerprint(self) -> str:
+        """What the search's directory is known by."""
+        return members.fingerprint(self.plan.fingerprint, made_of(self.spec))
+
+    def begin(self, trial: Trial) -> None:
+        """Write a trial's spec.yaml, and take away what an earlier one of other members came to."""
+        plan = replace(
+            self.plan,
+            spec=trial.spec,
+            store=trial.store,
+            members=members.plan(trial.spec, self.plan.data.digest),
+            fingerprint=members.recipe(trial.spec, self.plan.data.digest),
+        )
+        for name in (record.RECORD, layout.SUMMARY, layout.REPORT):
+            trial.store.delete(name)
+        trial.store.write(layout.SPEC, resolved(plan).encode())
+
+    def begun(self) -> list[Trial]:
+        """The trials that were begun, in order."""
+        trials = [self.schedule.trial(place) for place in range(len(self.schedule))]
+        return [trial for trial in trials if trial is not None and trial.store.exists(layout.SPEC)]
+
+
+def checked(asked: Command) -> Search:
+    """Load and check all that a search needs. Raises UserError."""
+    spec = asked.spec
+    if spec.ensemble.weights:
+        raise UserError("ensemble.weights", "null, as a search trains its members", list(spec.ensemble.weights))
+    if spec.ensemble.until:
+        raise UserError("ensemble.until", "null, as all trials have ensemble.members")
+    if not spec.training.epochs:
+        raise UserError("training.epochs", "1 or more, as k and lambda act in training", 0)
+    method_of(spec)
+    plan = prepare(replace(asked, spec=shared(spec)))
+    _check_measure(plan.spec, plan.data)
+    _check_directory(plan)
+    schedule = Schedule(plan.spec, plan.data, plan.store, propose, retry_failed=asked.retry_failed)
+    return Search(plan=plan, schedule=schedule)
+
+
+def shared(spec: Spec) -> Spec:
+    """The spec of what all guided trials share: k and lambda at their defaults, whatever they are in `spec`."""
+    neutral = GuidanceSpec()
+    values = {"mask_fraction": neutral.mask_fraction, "weight": neutral.weight}
+    guidance = spec.training.guidance.model_copy(update=values)
+    training = spec.training.model_copy(update={"objective": "guided", "guidance": guidance})
+    return spec.model_copy(update={"training": training})
+
+
+def made_of(spec: Spec) -> dict[str, Any]:
+    """What decides which trials there are, by key. A grid may get other values: its trials stand for themselves."""
+    search = spec.search.model_dump(mode="json")
+    names = {
+        "grid": (),
+        "random": ("mask_fraction", "weight", "seed"),
+        "optuna": (
+            *("mask_fraction", "weight", "seed", "ahead", "objectives", "accuracy_drop_at_most"),
+            *("faithfulness", "method", "samples"),
+        ),
+    }[spec.search.algorithm]
+    return {f"search.{name}": search[name] for name in ("algorithm", *names)}
+
+
+def text_of(search: Search) -> str:
+    """The text of the search's `spec.yaml`."""
+    marks = {"data": search.plan.data.digest, "member": search.plan.fingerprint, "search": search.fingerprint}
+    values = {**search.spec.to_dict(), "search": search.spec.search.model_dump(mode="json"), "fingerprints": marks}
+    return yaml.safe_dump(values, sort_keys=False, width=120)
+
+
+def finished(search: Search) -> bool:
+    """Whether storage already holds all that the search would make."""
+    store = search.plan.store
+    there = store.exists(layout.SPEC) and store.read(layout.SPEC).decode() == text_of(search)
+    return there and store.exists(layout.REPORT) and len(search.schedule.records()) == len(search.schedule)
+
+
+def write_results(search: Search, records: Sequence[Record], found: Outcome) -> None:
+    """Write the table, the chosen setting's spec, the heat map and the page."""
+    spec, store = search.spec, search.plan.store
+    store.write_parquet(TABLE, table(records, found))
+    chosen = next((each for each in records if each.name == found.chosen), None)
+    if chosen is not None:
+        own = spec_of(spec, chosen.setting).to_dict()
+        head = f"# Chosen by python -m jobs.tune {store}. Train it: python -m jobs.ensemble {store.path(CHOSEN)}\n"
+        store.write(CHOSEN, (head + yaml.safe_dump(own, sort_keys=False, width=120)).encode())
+    store.write(MAP, png(heat_map(records, found, spec.search, method_of(spec))))
+    store.write(layout.REPORT, build(spec, records, found, str(store)).encode())
+
+
+def numbers(records: Sequence[Record], found: Outcome) -> dict[str, float]:
+    """The chosen trial's metrics, and how the trials ended, as MLflow names them."""
+    states = {f"trials/{state}": 0.0 for state in ("finished", "stopped", "failed")}
+    for each in records:
+        states[f"trials/{each.state}"] += 1
+    chosen = (each for each in records if each.name == found.chosen)
+    return states | {f"chosen/{name}": each.metric(name).value for each in chosen for name in METRICS}
+
+
+def told(search: Search, *, time: bool) -> str:
+    """What the search consists of; with `time` an estimate of how long each trial takes."""
+    spec, schedule = search.spec, search.schedule
+    limit = spec.search.accuracy_drop_at_most
+    subject = f", accuracy lost at most {limit:g}" if len(spec.search.objectives) == 1 and limit is not None else ""
+    goal = ", ".join(title(name, spec.search, method_of(spec)) for name in spec.search.objectives)
+    lines = [
+        f"search   {spec.search.algorithm}: {len(schedule)} trials, standard training among them; "
+        f"{len(schedule.records())} are over",
+        f"goal     {goal}{subject}",
+        "a trial, but for its k and lambda:",
+        describe(search.plan, map_shapes(search.plan)),
+    ]
+    return "\n".join(lines + [estimate(search.plan)] * time)
+
+
+def _check_measure(spec: Spec, data: Data) -> None:
+    name, needs = spec.search.faithfulness, MEASURES[spec.search.faithfulness].needs
+    if needs == "text" and data.kind != "text":
+        raise UserError("search.faithfulness", f"a measure of {data.kind}; {name} is of texts", name)
+    if needs == "informative" and data.evaluation.informative is None:
+        raise UserError("search.faithfulness", "a measure for data whose informative cells are not known", name)
+
+
+def _check_directory(plan: Plan) -> None:
+    """Refuse a directory of something else, or of a search among other settings; say in what."""
+    if not plan.store.exists(layout.SPEC):
+        return
+    values = yaml.safe_load(plan.store.read(layout.SPEC).decode()) or {}
+    marks: Mapping[str, str] = values.pop("fingerprints", {})
+    if "search" not in marks:
+        raise UserError("--run-dir", f"a new folder, or that of a search; {plan.store} holds an ensemble")
+    before, now = made_of(from_dict(values)), made_of(plan.spec)
+    if changed := [key for key in {**before, **now} if before.get(key) != now.get(key)]:
+        what = ", ".join(changed)
+        raise UserError(
+            "--run-dir", f"a new folder, since the trials in {plan.store} differ from this spec's in {what}"
+        )

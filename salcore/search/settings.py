@@ -1,0 +1,113 @@
+"""The settings that a search tries: pairs of k and lambda of saliency guided training, and standard training (None)."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from salcore import seeds
+from salcore.errors import UserError
+from salcore.spec import Between, SearchSpec, Spec
+
+STANDARD = "standard"
+DIGITS = 4
+"""Drawn values have so many decimals (k) or significant digits (lambda), so that a name tells all of a setting."""
+REDRAWS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """k and lambda of saliency guided training."""
+
+    mask_fraction: float
+    weight: float
+
+    @property
+    def name(self) -> str:
+        """Name of the trial and its folder: two settings of one name are equal.
+
+        >>> Setting(mask_fraction=0.5, weight=1.0).name
+        'k0.5-lambda1'
+        """
+        return f"k{_text(self.mask_fraction)}-lambda{_text(self.weight)}"
+
+
+def name_of(setting: Setting | None) -> str:
+    """Name of a trial: None is standard training."""
+    return STANDARD if setting is None else setting.name
+
+
+def grid(search: SearchSpec) -> tuple[Setting, ...]:
+    """Every pair of the values listed, in the order of the lists."""
+    pairs = product(_list(search.mask_fraction), _list(search.weight))
+    return tuple(Setting(mask_fraction=k, weight=weight) for k, weight in pairs)
+
+
+def drawn(search: SearchSpec) -> tuple[Setting, ...]:
+    """Settings drawn at random, all different, k evenly and lambda by its logarithm: the first n are those of n trials.
+
+    Raises UserError if the ranges do not hold so many.
+    """
+    found: dict[Setting, None] = {}
+    for setting in _draws(search):
+        found[setting] = None
+        if len(found) == search.trials:
+            return tuple(found)
+    raise UserError("search.trials", f"no more trials than the ranges hold settings ({len(found)})", search.trials)
+
+
+def settings(search: SearchSpec) -> tuple[Setting, ...] | None:
+    """The settings of a search that are known beforehand, in order; None where they are proposed as it goes on."""
+    return {"grid": grid, "random": drawn}[search.algorithm](search) if search.algorithm != "optuna" else None
+
+
+def rounded(mask_fraction: float, weight: float, search: SearchSpec) -> Setting:
+    """The nearest setting of few digits that lies within the ranges."""
+    k, factor = between(search.mask_fraction), between(search.weight)
+    return Setting(
+        mask_fraction=min(max(round(mask_fraction, DIGITS), k.low), k.high),
+        weight=min(max(float(f"{weight:.{DIGITS}g}"), factor.low), factor.high),
+    )
+
+
+def between(values: tuple[float, ...] | Between) -> Between:
+    """The range that a search which is no grid has; its section sees to that."""
+    assert isinstance(values, Between), values
+    return values
+
+
+def spec_of(spec: Spec, setting: Setting | None) -> Spec:
+    """The spec of one trial, which any command takes: the ensemble of a setting, and no search."""
+    training = {"objective": "standard"} if setting is None else {"objective": "guided"}
+    guidance = spec.training.guidance
+    if setting is not None:
+        values = {"mask_fraction": setting.mask_fraction, "weight": setting.weight}
+        guidance = guidance.model_copy(update=values)
+    return spec.model_copy(
+        update={
+            "name": f"{spec.name}-{name_of(setting)}",
+            "training": spec.training.model_copy(update={**training, "guidance": guidance}),
+            "search": SearchSpec(),
+        }
+    )
+
+
+def _draws(search: SearchSpec) -> Iterator[Setting]:
+    k, weight = between(search.mask_fraction), between(search.weight)
+    low, high = math.log(weight.low), math.log(weight.high)
+    for place in range(search.trials * REDRAWS):
+        first, second = np.random.default_rng(seeds.derive(search.seed, place)).random(2)
+        yield rounded(k.low + first * (k.high - k.low), math.exp(low + second * (high - low)), search)
+
+
+def _list(values: tuple[float, ...] | Between) -> tuple[float, ...]:
+    assert isinstance(values, tuple), values
+    return values
+
+
+def _text(value: float) -> str:
+    """The shortest text that is this number, and may stand in the name of a file."""
+    short = f"{value:g}"
+    return (short if float(short) == value else repr(value)).replace("+", "")
