@@ -79,6 +79,7 @@ class Ledger:
 class Status:
     """What the driver may know of the queue at a moment."""
 
+    members: int
     waiting: int
     training: tuple[tuple[int, int], ...]
     outcomes: tuple[tuple[int, Outcome], ...]
@@ -96,6 +97,7 @@ class Queue:
 
     def __init__(self, work: Sequence[Work], attempts: int) -> None:
         self._ledger = Ledger(waiting=deque(work), attempts=attempts)
+        self._members = len(work)
         self._incarnation: dict[int, int] = {}
         self._most_starts = attempts * (len(work) + 1)
         self._watchers: set[asyncio.Task] = set()
@@ -139,6 +141,7 @@ class Queue:
         """What is known now."""
         ledger = self._ledger
         return Status(
+            members=self._members,
             waiting=len(ledger.waiting),
             training=tuple((work.run, work.member.index) for work in ledger.held.values()),
             outcomes=tuple(ledger.outcomes),

@@ -178,14 +178,14 @@ def _train_together(asked: Sequence[Asked]) -> None:
         ]
         room = start.room(spec.cluster, spec.training.threads, total, start.nodes())
         progress.say(f"train    {total} members of {len(wanted)} ensembles in {room.slots} slots")
-        for status in train.train(
+        statuses = train.train(
             runs,
             room,
             name=f"{fingerprint([each.plan.fingerprint for each in wanted])[:8]}-{int(time.time())}",
             attempts=spec.cluster.attempts,
             scratch=wanted[0].plan.store.path(stages.SCRATCH),
-        ):
-            now = ", ".join(f"{wanted[run].name} {member}" for run, member in status.training)
-            progress.update("train", len(status.outcomes) + len(status.given_up), total, "members", now)
+        )
+        epochs = sum(len(lacking[each.name]) * max(each.plan.spec.training.epochs, 1) for each in wanted)
+        stages.follow(statuses, progress, of=[each.name for each in wanted], epochs=epochs)
         wanted[0].plan.store.delete_folder(stages.SCRATCH)
     progress.end()

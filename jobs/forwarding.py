@@ -86,7 +86,7 @@ class Forwarder:
     def __init__(self, server: "Server", tracked: Tracked) -> None:
         self._server, self._tracked = server, tracked
         self._seen: dict[int, MemberFiles] = {}
-        self._children: dict[int, Run] = {}
+        self._children: dict[int | str, Run] = {}
         self._written = self._identify()
         self._experiment = server.experiment(tracked.spec.tracking.experiment or tracked.spec.name)
         self._found = self._find_runs()
@@ -94,20 +94,24 @@ class Forwarder:
         self._write_ids()
 
     def forward(self, ending: Ending | None = None) -> None:
-        """Send what MLflow lacks of every member whose files have changed; with an ending, close everything."""
+        """Send what MLflow lacks of everything that has changed; with an ending, close everything."""
         if ending is None:
             self._set_status(self._parent, "RUNNING")
+        self._forward_children(over=ending is not None)
+        self._write_ids()
+        if ending is not None:
+            self._close(ending)
+
+    def _forward_children(self, *, over: bool) -> None:
+        """Send what MLflow lacks of every member whose files have changed. A search has other children."""
         files = self._tracked.store.files("members")
         for member in self._tracked.members:
             state = member_files(files, member.index)
             if state != self._seen.get(member.index):
                 record = read_member(self._tracked.store, member, state)
                 if record is not None:
-                    self._forward_member(member, record, over=ending is not None)
+                    self._forward_member(member, record, over=over)
                 self._seen[member.index] = state
-        self._write_ids()
-        if ending is not None:
-            self._close(ending)
 
     def _forward_member(self, member: Member, record: MemberRecord, *, over: bool) -> None:
         run = self._children[member.index] = self._child(member, record)

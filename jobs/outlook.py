@@ -1,4 +1,4 @@
-"""What a run will consist of, told before any work: members, maps, bytes and time, each method tried on one image."""
+"""What a run will consist of, told before any work: members, maps, bytes and time, each method tried on one sample."""
 
 import time
 from collections.abc import Mapping
@@ -11,11 +11,12 @@ from jobs.prepare import Plan
 from salcore import models, seeds, training, until
 from salcore.attribution import METHODS, inner_method
 from salcore.data import Data
-from salcore.data.batches import normalise
+from salcore.data.batches import inputs_of
 from salcore.draws import with_draws
 from salcore.errors import UserError
-from salcore.explain import padded_size
+from salcore.explain import padded_size, stored
 from salcore.objectives import OBJECTIVES
+from salcore.padding import bound
 from salcore.settings import settings_of
 from salcore.spec import MethodSpec, Spec
 
@@ -30,7 +31,8 @@ def map_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
 
     Raises UserError if a method cannot explain this network, or its numbers do not fit each other.
     """
-    model, inputs, target = _network(plan), _inputs(plan, 1), torch.zeros(1, dtype=torch.int64)
+    (inputs, valid), target = _inputs(plan, 1), torch.zeros(1, dtype=torch.int64)
+    model = bound(_network(plan), valid)
     stand_in = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(inputs[0].numel(), 1))
     shapes = {}
     for method in plan.spec.attribution.methods:
@@ -43,7 +45,7 @@ def map_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
         except Exception as error:  # whatever a user's network raises is told in one line
             message = f"a method that explains {plan.spec.model.name} ({method.folder}: {error})"
             raise UserError("attribution.methods", message) from None
-        shapes[method.folder] = tuple(maps.shape[1:])
+        shapes[method.folder] = tuple(stored(maps, plan.data.kind).shape[1:])
     return shapes
 
 
@@ -60,6 +62,7 @@ def describe(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> str:
     return "\n".join(
         [
             f"run      {plan.store}",
+            *(f"note     {note}" for note in data.notes),
             f"data     {spec.data.name}: {len(data.train)} training, {len(data.validation)} validation, "
             f"{len(data.evaluation)} evaluation samples of {'x'.join(map(str, data.shape))}, "
             f"{len(data.classes)} classes",
@@ -138,23 +141,22 @@ def _network(plan: Plan) -> torch.nn.Module:
     return network.eval()
 
 
-def _inputs(plan: Plan, count: int) -> torch.Tensor:
-    rows = np.resize(plan.data.evaluation.index, count)
-    return normalise(torch.from_numpy(np.asarray(plan.data.evaluation.images[rows])), plan.data.mean, plan.data.std)
+def _inputs(plan: Plan, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    return inputs_of(plan.data.evaluation, np.resize(plan.data.evaluation.index, count), plan.data)
 
 
 def _seconds_of_a_step(plan: Plan) -> float:
-    model, spec = _network(plan).train(), plan.spec.training
+    spec = plan.spec.training
+    inputs, valid = _inputs(plan, min(spec.batch_size, len(plan.data.train)))
+    model = bound(_network(plan), valid).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
-    inputs = _inputs(plan, min(spec.batch_size, len(plan.data.train)))
+    about = {"generator": torch.Generator().manual_seed(0), "valid": valid, "kind": plan.data.kind}
     labels = torch.zeros(len(inputs), dtype=torch.int64)
 
     def step() -> None:
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=spec.precision == "bfloat16"), seeds.forked(0):
-            loss = OBJECTIVES[spec.objective](
-                model, inputs, labels, guidance=spec.guidance, generator=torch.Generator().manual_seed(0)
-            )
+            loss = OBJECTIVES[spec.objective](model, inputs, labels, guidance=spec.guidance, **about)
         loss.backward()
         optimizer.step()
 
@@ -162,7 +164,8 @@ def _seconds_of_a_step(plan: Plan) -> float:
 
 
 def _seconds_of_a_pass(plan: Plan, method: MethodSpec) -> float:
-    model, inputs = _network(plan), _inputs(plan, padded_size(plan.spec.attribution.batch_size))
+    inputs, valid = _inputs(plan, padded_size(plan.spec.attribution.batch_size))
+    model = bound(_network(plan), valid)
     targets = torch.zeros(len(inputs), dtype=torch.int64)
     full = _settings(plan, method)
     settings = _cheap(method.name, full)

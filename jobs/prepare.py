@@ -81,8 +81,8 @@ def prepare(command: Command, data: Data | None = None) -> Plan:
         return _borrowed(command)
     until.method(spec)
     data = load(spec.data) if data is None else data
-    models.check(spec.model, data.shape, len(data.classes))
-    spec = complete(spec)
+    models.check(spec.model, data.shape, len(data.classes), kind=data.kind)
+    spec = complete(spec, data.kind)
     spec = spec.model_copy(update={"data": spec.data.model_copy(update={"eval_samples": len(data.evaluation)})})
     _check_weights(spec, data)
     _check_target(spec, data)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -12,6 +12,7 @@ import salcore
 from cluster import explain as explaining
 from cluster import reduce as reducing
 from cluster import start, train
+from cluster.queue import Status
 from jobs.command import on_termination
 from jobs.prepare import Plan
 from jobs.progress import Progress
@@ -79,24 +80,29 @@ def train_members(session: Session, *, retry_failed: bool = False) -> None:
         session.progress.say(f"train    {len(pending)} members in {room.slots} slots of {room.cpus} threads"
                              + (f" and {room.gpus:g} GPUs" if room.gpus else ""))  # fmt: skip
         run = train.Run(store=plan.store, data=session.data(), members=pending)
-        done_before = len(plan.members) - len(pending)
-        crashes = 0
-        for status in train.train(
+        statuses = train.train(
             [run],
             room,
             name=f"{plan.spec.name}-{plan.fingerprint[:8]}-{int(time.time())}",
             attempts=plan.spec.cluster.attempts,
             scratch=plan.store.path(SCRATCH),
-        ):
-            finished = len(status.outcomes) + len(status.given_up)
-            epochs = len(pending) * max(plan.spec.training.epochs, 1)
-            now = ", ".join(str(index) for _, index in status.training)
-            detail = f"{status.epochs}/{epochs} epochs" + (f", member {now} in training" if now else "")
-            session.progress.update("train", done_before + finished, len(plan.members), "members", detail)
-            if status.crashes > crashes:
-                crashes = status.crashes
-                session.progress.say("a slot died; its member goes to the next free one")
+        )
+        epochs = len(pending) * max(plan.spec.training.epochs, 1)
+        follow(statuses, session.progress, of=["member"], done=len(plan.members) - len(pending), epochs=epochs)
         plan.store.delete_folder(SCRATCH)
+
+
+def follow(statuses: Iterator[Status], progress: Progress, *, of: Sequence[str], epochs: int, done: int = 0) -> None:
+    """Show how training goes on until it ends; `of` says what the members of each run are called."""
+    crashes = 0
+    for status in statuses:
+        finished, total = len(status.outcomes) + len(status.given_up), done + status.members
+        now = ", ".join(f"{of[run]} {member}" for run, member in status.training)
+        detail = f"{status.epochs}/{epochs} epochs" + (f", {now} in training" if now else "")
+        progress.update("train", done + finished, total, "members", detail)
+        if status.crashes > crashes:
+            crashes = status.crashes
+            progress.say("a slot died; its member goes to the next free one")
 
 
 def explain_members(session: Session) -> inventory.Inventory:

@@ -64,8 +64,8 @@ class Tracker:
     """Forwards a run to MLflow in the background.
 
     As a context it starts with the block, and ends with it if `finish` was not called: KILLED for Ctrl-C, FAILED for
-    another error. `tell` hears, once per outage, that the server is away, and that it is back. `connect` makes the
-    client: tests put one there that fails.
+    another error. `tell` hears, once per outage, that the server is away, and that it is back. `forwarder` knows what
+    the runs below the parent are. `connect` makes the client: tests put one there that fails.
     """
 
     def __init__(
@@ -78,10 +78,11 @@ class Tracker:
         uri: str,
         tell: Callable[[str], None] = _log.warning,
         poll_s: float = POLL_S,
+        forwarder: Callable[["Server", Tracked], Forwarder] = Forwarder,
         connect: Callable[[str], Any] = client,
     ) -> None:
         self._tracked = Tracked(store=store, spec=spec, members=members, fingerprint=fingerprint, uri=uri)
-        self._tell, self._poll_s, self._connect = tell, poll_s, connect
+        self._tell, self._poll_s, self._connect, self._forwarder = tell, poll_s, connect, forwarder
         self._ending: Ending | None = None
         self._wake, self._tried, self._over = threading.Event(), threading.Event(), threading.Event()
         self._open = self._away = self._all_sent = False
@@ -134,7 +135,7 @@ class Tracker:
         while not self._over.is_set():
             ending = self._ending  # read before the files, so that the last of them are seen
             try:
-                forwarder = forwarder or Forwarder(
+                forwarder = forwarder or self._forwarder(
                     Server(self._connect(self._tracked.uri), self._tracked.uri), self._tracked
                 )
                 self._open = True

@@ -7,20 +7,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from salcore.attribution import METHODS
+from salcore.data.part import Kind
 from salcore.models import builder
+from salcore.objectives import fill_for
 from salcore.settings import settings_of
-from salcore.spec import MethodSpec, Spec
+from salcore.spec import MethodSpec, Spec, TrainingSpec
 
 GIVEN = ("input_shape", "classes")
 
 
-def complete(spec: Spec) -> Spec:
-    """The spec with every setting of its network and its methods; a user's own network keeps what it was given.
+def complete(spec: Spec, kind: Kind = "images") -> Spec:
+    """The spec with every setting of network, methods and guidance; a user's own network keeps what it was given.
+
+    `kind` is that of the data: it decides what takes the place of masked features.
 
     >>> from salcore.spec import parse
     >>> complete(parse("model: {name: small_cnn, width: 4}")).model.settings["depth"]
     2
     """
+    spec = spec.model_copy(update={"training": _guided(spec.training, kind)})
     attribution = spec.attribution.model_copy(update={"methods": tuple(map(_method, spec.attribution.methods))})
     if spec.model.name.startswith("python:"):
         return spec.model_copy(update={"attribution": attribution})
@@ -28,6 +33,11 @@ def complete(spec: Spec) -> Spec:
         {**spec.model.model_dump(), **_filled(builder(spec.model.name), spec.model.settings)}
     )
     return spec.model_copy(update={"attribution": attribution, "model": model})
+
+
+def _guided(training: TrainingSpec, kind: Kind) -> TrainingSpec:
+    guidance = training.guidance.model_copy(update={"fill": training.guidance.fill or fill_for(kind)})
+    return training.model_copy(update={"guidance": guidance})
 
 
 def _method(method: MethodSpec) -> MethodSpec:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from salcore.attribution import METHODS, inner_method, inner_seed
 from salcore.data import Data
-from salcore.data.batches import normalise
+from salcore.data.batches import inputs_of
 from salcore.members import Member
 from salcore.seeds import derive, generator
 from salcore.settings import settings_of
@@ -36,7 +36,7 @@ def _images(name: str, settings: Mapping[str, Any], seed: int, data: Data, devic
     if settings.get("baselines") != "training":
         return {}
     number = settings.get("num_baselines", settings_of(METHODS[name])["num_baselines"].default)
-    return {"baselines": training_images(data, number, seed, device)}
+    return {"baselines": training_inputs(data, number, seed, device)}
 
 
 def seeded(spec: Spec, method: MethodSpec, member: Member) -> dict[str, Any]:
@@ -47,10 +47,9 @@ def seeded(spec: Spec, method: MethodSpec, member: Member) -> dict[str, Any]:
     return settings
 
 
-def training_images(data: Data, number: int, seed: int, device: torch.device) -> Tensor:
-    """`number` different images of the training part (all, where it has fewer), normalised: (number, C, H, W)."""
+def training_inputs(data: Data, number: int, seed: int, device: torch.device) -> Tensor:
+    """`number` different inputs of the training part (all, where it has fewer), normalised: (number, ...)."""
     if not len(data.train):
         raise ValueError("`baselines`: expected training images, and a run of other data has none; use uniform")
     order = torch.randperm(len(data.train), generator=generator(seed, 2))[:number].numpy()
-    pixels = np.asarray(data.train.images[np.sort(data.train.index[order])])
-    return normalise(torch.from_numpy(pixels).to(device), data.mean, data.std)
+    return inputs_of(data.train, np.sort(data.train.index[order]), data, device)[0]

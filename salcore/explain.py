@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from salcore import shards
 from salcore.attribution import COMPLETE, METHODS
 from salcore.data import Data
-from salcore.data.batches import normalise
+from salcore.data.batches import inputs_of
+from salcore.data.part import Kind
 from salcore.draws import seeded, with_draws
 from salcore.layout import LOGITS, Range, maps_folder, member_folder, part_file
 from salcore.member_files import load_member
 from salcore.members import Member, fingerprint
+from salcore.padding import bound
 from salcore.spec import MethodSpec, Spec
 from salcore.storage import Store
 
@@ -59,6 +61,15 @@ class Predictions:
     label: np.ndarray
     prediction: np.ndarray
     logits: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Inputs of one pass, which steps of sequences count (N, T), and how many of the rows are samples."""
+
+    inputs: Tensor
+    valid: Tensor | None
+    rows: int
 
 
 class Explainer:
@@ -98,7 +109,7 @@ class Explainer:
         mark = fingerprint(member.fingerprint, self._digest(part))
         found = read_predictions(self._store, name, mark)
         if found is None:
-            logits = np.concatenate([self._logits(member, inputs)[:rows] for inputs, rows in self._batches(part)])
+            logits = np.concatenate([self._logits(member, batch) for batch in self._batches(part)])
             found = Predictions(label=self._labels(part), prediction=logits.argmax(1).astype(np.int32), logits=logits)
             self._store.write(name, _encode_predictions(found, self._samples(part), mark))
         return found
@@ -126,6 +137,7 @@ class Explainer:
             prediction=predictions.prediction[: len(part)],
             maps=maps,
             residual=residuals,
+            length=self._lengths(part),
             dtype=self._spec.attribution.dtype,
             metadata=self._metadata(member, method, part),
         )
@@ -133,17 +145,17 @@ class Explainer:
     def _maps(
         self, member: Member, method: MethodSpec, part: Range, targets: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Maps `(n, C, H, W)` and, for methods that promise completeness, residuals `(n,)`."""
-        model = self._network(member)
+        """Maps `(n, ...)` and, for methods that promise completeness, residuals `(n,)`."""
+        network = self._network(member)
         settings = with_draws(self._spec, method, member, self._data, self._device)
         maps, residuals = [], []
         start = 0
-        for inputs, rows in self._batches(part):
-            classes = _padded(torch.from_numpy(targets[start : start + rows].astype(np.int64)), len(inputs)).to(
-                inputs.device
-            )
+        for batch in self._batches(part):
+            inputs, rows, model = batch.inputs, batch.rows, bound(network, batch.valid)
+            known = torch.from_numpy(targets[start : start + rows].astype(np.int64))
+            classes = _padded(known, len(inputs)).to(inputs.device)
             values = METHODS[method.name](model, inputs, classes, **settings)
-            maps.append(values[:rows].float().cpu().numpy())
+            maps.append(stored(values, self._data.kind, batch.valid)[:rows].float().cpu().numpy())
             if method.name in COMPLETE:
                 rest = COMPLETE[method.name](model, inputs, classes, values, **settings)
                 residuals.append(rest[:rows].float().cpu().numpy())
@@ -151,29 +163,34 @@ class Explainer:
         return np.concatenate(maps), np.concatenate(residuals) if residuals else None
 
     @torch.no_grad()
-    def _logits(self, member: Member, inputs: Tensor) -> np.ndarray:
-        return self._network(member)(inputs).float().cpu().numpy()
+    def _logits(self, member: Member, batch: "Batch") -> np.ndarray:
+        logits = bound(self._network(member), batch.valid)(batch.inputs)
+        return logits[: batch.rows].float().cpu().numpy()
 
     def _network(self, member: Member) -> nn.Module:
         if self._loaded is None or self._loaded[0] != member.index:
             self._loaded = member.index, load_member(self._store, member, self._data).to(self._device)
         return self._loaded[1]
 
-    def _batches(self, part: Range) -> Iterator[tuple[Tensor, int]]:
-        """Normalised inputs of the fixed batch size, the last padded with zeros, and how many of their rows count."""
+    def _batches(self, part: Range) -> Iterator["Batch"]:
+        """Batches of the fixed size, the last padded with samples of zeros, all of whose steps count."""
         size = padded_size(self._spec.attribution.batch_size)
         evaluation, step = self._data.evaluation, self._spec.attribution.batch_size
         for start in range(part.start, part.stop, step):
             rows = evaluation.index[start : min(start + step, part.stop)]
-            pixels = torch.from_numpy(np.asarray(evaluation.images[rows])).to(self._device)
-            inputs = normalise(pixels, self._data.mean, self._data.std)
-            yield _padded(inputs, size), len(rows)
+            inputs, valid = inputs_of(evaluation, rows, self._data, self._device)
+            valid = None if valid is None else ~_padded(~valid, size)
+            yield Batch(inputs=_padded(inputs, size), valid=valid, rows=len(rows))
 
     def _samples(self, part: Range) -> np.ndarray:
         return self._data.evaluation.index[part.start : part.stop]
 
     def _labels(self, part: Range) -> np.ndarray:
         return self._data.evaluation.labels[self._samples(part)].astype(np.int32)
+
+    def _lengths(self, part: Range) -> np.ndarray | None:
+        lengths = self._data.evaluation.lengths
+        return None if lengths is None else lengths[self._samples(part)]
 
     def _digest(self, part: Range) -> str:
         if part not in self._digests:
@@ -212,12 +229,29 @@ def maps_fingerprint(member: Member, method: MethodSpec, spec: Spec, digest: str
 
 
 def range_digest(data: Data, part: Range) -> str:
-    """SHA-256 of what a range of evaluation samples holds: their numbers, labels and pixels, and the normalisation."""
+    """SHA-256 of what a range of evaluation samples holds: numbers, labels, values, lengths, words, normalisation."""
     rows = data.evaluation.index[part.start : part.stop]
     digest = hashlib.sha256(rows.tobytes() + data.mean.tobytes() + data.std.tobytes())
     digest.update(np.ascontiguousarray(data.evaluation.labels[rows]).tobytes())
-    digest.update(np.ascontiguousarray(data.evaluation.images[rows]).tobytes())
+    values = data.evaluation.values[rows]
+    digest.update(np.ascontiguousarray(values).tobytes())
+    if data.evaluation.lengths is not None:
+        digest.update(data.evaluation.lengths[rows].tobytes())
+    if data.vectors is not None:  # numbers of words say little without their vectors
+        digest.update(np.ascontiguousarray(data.vectors[np.unique(values)]).tobytes())
     return digest.hexdigest()
+
+
+def stored(values: Tensor, kind: Kind, valid: Tensor | None = None) -> Tensor:
+    """What is kept of a method's maps: of embedded texts (N, T, E) one number per word (N, T), the sum over E.
+
+    Padding has 0, whatever a method with a random baseline says of it.
+    """
+    if kind == "text":
+        values = values.sum(-1)
+    if valid is None:
+        return values
+    return values * (valid if values.ndim == 2 else valid[:, None])
 
 
 def within(part: Range, method: MethodSpec) -> Range:

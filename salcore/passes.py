@@ -22,6 +22,8 @@ GROUP = 16
 """Members whose deviations are summed in float32 before they are merged into float64."""
 SUMS = ("samples", "snr", "snr_samples", "signal2", "noise2", "cosine", "ssim")
 """What is summed over samples for each member: see `salcore.reduce.Reduced`."""
+MAPS = ("mean", "variance", "significant")
+"""Columns with a number for each pixel."""
 CURVES = ("mean_norm", "sigma_norm")
 """Columns with a value for each number of members of the convergence grid."""
 SCALARS = (

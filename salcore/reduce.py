@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from salcore import shards, statistics
 from salcore.finite import finite_rows, stretches
-from salcore.passes import CURVES, SUMS, add, empty_columns, first_pass, mark, second_pass
+from salcore.passes import CURVES, MAPS, SUMS, add, empty_columns, first_pass, mark, second_pass
 
 VERSION = 2
 """Of what statistics hold and how they are computed, kept with them: those of another version are made again."""
@@ -51,7 +51,8 @@ class Maps(Protocol):
 class Reduced:
     """Statistics of one method over one range of samples.
 
-    `stats`, one row per sample: sample, label, target (-1 where members explain different classes), count, mean,
+    `stats`, one row per sample: sample, label, target (-1 where members explain different classes), count, length (of
+    padded sequences), mean,
     variance, snr, signal2, noise2, snr_scale_free, and mean_norm and sigma_norm after the first m members for each m of
     `metadata["grid"]`; the likenesses of `salcore.likeness`; the mask `significant` of `salcore.significance` (1 where
     a pixel differs from zero beyond training noise), the number of hypotheses `tested` and the share of all pixels that
@@ -92,11 +93,12 @@ def reduce_range(
     opened = lru_cache(OPEN_SHARDS)(lambda index: _open(sources[index]))
     columns, residuals = _check(opened, members)
     rows, shape, count = opened(0).rows, opened(0).shape, len(members)
+    lengths = columns.get("length", np.full(rows, shape[-1]))
 
     def read(start: int, stop: int, chosen: Sequence[int]) -> Iterator[np.ndarray]:
         return (opened(index).maps(start, stop) for index in chosen)
 
-    tally = _Tally(read, count, rows, shape)
+    tally = _Tally(read, count, lengths, shape)
     step = block_rows or shards.block_rows(shape)
     for start in range(0, rows, step):
         tally.reduce(start, min(start + step, rows))
@@ -113,26 +115,35 @@ def reduce_range(
 class _Tally:
     """What a sample range comes to, block by block: columns with a row per sample, sums with a row per member.
 
-    `read` gives the maps of a range of rows, one block per member of a choice.
+    `read` gives the maps of a range of rows, one block per member of a choice. `lengths` `(rows,)` of the last axis of
+    a sample's maps count, and what is beyond is padding: it enters no statistic, and the columns have 0 there.
     """
 
     def __init__(
         self,
         read: Callable[[int, int, Sequence[int]], Iterator[np.ndarray]],
         members: int,
-        rows: int,
+        lengths: np.ndarray,
         shape: tuple[int, ...],
     ) -> None:
         self.grid = statistics.convergence_grid(members)
-        self._read, self._everyone = read, range(members)
-        self._out = empty_columns(rows, shape, len(self.grid))
-        self._count = np.full(rows, members, np.int32)
+        self._read_whole, self._everyone, self._lengths = read, range(members), lengths
+        self._out = empty_columns(len(lengths), shape, len(self.grid))
+        for name in MAPS:
+            self._out[name][lengths < shape[-1]] = 0
+        self._count = np.full(len(lengths), members, np.int32)
         self._sums, self._lowest = np.zeros((members, len(SUMS))), np.full(members, np.inf)
         self._non_finite = np.zeros(members, np.int64)
 
     def reduce(self, start: int, stop: int) -> None:
-        """Reduce a block of samples."""
-        out = {name: column[start:stop] for name, column in self._out.items()}
+        """Reduce a block of samples, those of one length at a time."""
+        lengths = self._lengths[start:stop]
+        ends = np.append(np.flatnonzero(np.diff(lengths)) + 1, len(lengths))
+        for first, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True):
+            self._reduce(start + first, start + end)
+
+    def _reduce(self, start: int, stop: int) -> None:
+        out = self._columns(start, stop)
         with np.errstate(invalid="ignore", over="ignore"):  # infinities are looked for next; a variance may be one
             moments = first_pass(self._read(start, stop, self._everyone), self.grid, out)
         if np.isfinite(out["mean_norm"][:, -1]).all():  # NaN or infinity in any map would have come through to it
@@ -147,7 +158,7 @@ class _Tally:
     def _reduce_over(self, there: np.ndarray, start: int, stop: int) -> None:
         """Reduce a stretch of samples over the members that are `there`, `(M,)`."""
         chosen, rows = np.flatnonzero(there).tolist(), stop - start
-        out = {name: column[start:stop] for name, column in self._out.items()}
+        out = self._columns(start, stop)
         self._count[start:stop] = len(chosen)
         self._non_finite += rows * ~there
         if not chosen:
@@ -170,6 +181,20 @@ class _Tally:
         for name, column in out.items():
             column[:] = part[name]
 
+    def _read(self, start: int, stop: int, chosen: Sequence[int]) -> Iterator[np.ndarray]:
+        """The members' maps of samples of one length, without padding."""
+        length = int(self._lengths[start])
+        whole = self._read_whole(start, stop, chosen)
+        return (np.ascontiguousarray(maps[..., :length]) for maps in whole)
+
+    def _columns(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        """The columns of samples of one length, those of maps without padding."""
+        length = int(self._lengths[start])
+        return {
+            name: column[start:stop, ..., :length] if name in MAPS else column[start:stop]
+            for name, column in self._out.items()
+        }
+
     def stats(self, columns: Mapping[str, np.ndarray]) -> pa.Table:
         """The table of samples, their own columns first."""
         arrays: dict[str, pa.Array] = {
@@ -178,8 +203,10 @@ class _Tally:
             "target": pa.array(columns["target"], pa.int32()),
             "count": pa.array(self._count),
         }
+        if "length" in columns:
+            arrays["length"] = pa.array(columns["length"], pa.int32())
         for name, values in self._out.items():
-            if name in ("mean", "variance", "significant"):
+            if name in MAPS:
                 arrays[name] = shards.tensors(values, pa.from_numpy_dtype(values.dtype))
             elif name in CURVES:
                 arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
@@ -199,14 +226,18 @@ def _open(source: Maps | Callable[[], Maps]) -> Maps:
 
 
 def _check(opened: Callable[[int], Maps], members: Sequence[int]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Sample, label and target of the range, and each member's largest residual; ValueError if members disagree."""
-    columns = {name: opened(0).column(name) for name in ("sample", "label", "target")}
+    """Sample, label, target (and length) of the range, and each member's largest residual.
+
+    Raises ValueError if members disagree.
+    """
+    same = [name for name in ("sample", "label", "length") if name in opened(0).columns]
+    columns = {name: opened(0).column(name) for name in (*same, "target")}
     residuals = np.full(len(members), np.nan)
     for index, member in enumerate(members):
         shard = opened(index)
         if shard.shape != opened(0).shape:
             raise ValueError(f"`sources`: expected maps {opened(0).shape} of member {member}, got {shard.shape}")
-        for name in ("sample", "label"):
+        for name in same:
             if not np.array_equal(shard.column(name), columns[name]):
                 raise ValueError(
                     f"`sources`: expected the {name}s of member {members[0]}, got others of member {member}"

@@ -130,13 +130,15 @@ def encode(
     metadata: Mapping[str, Any],
     dtype: str = "float32",
     residual: np.ndarray | None = None,
+    length: np.ndarray | None = None,
     batch_rows: int | None = None,
 ) -> pa.Buffer:
     """The bytes of one shard.
 
     `maps` is `(n, C, H, W)`, or any `(n, ...)`, signed; the other columns are `(n,)`. `residual` is the completeness
-    residual of methods that promise one. With `dtype` "float16" a map is stored as `map * 2**-exponent`, its largest
-    finite magnitude in `[2^14, 2^15)`, so none overflows and as few as possible are subnormal. NaN and infinities are
+    residual of methods that promise one, `length` the number of steps of padded sequences. With `dtype` "float16" a map
+    is stored as `map * 2**-exponent`, its largest finite magnitude in `[2^14, 2^15)`, so none overflows and as few as
+    possible are subnormal. NaN and infinities are
     stored as they are. Raises ValueError for lengths that differ and an unknown dtype.
     """
     if dtype not in _DTYPES:
@@ -148,6 +150,8 @@ def encode(
     arrays["exponent"] = pa.array(exponent)
     if residual is not None:
         arrays["residual"] = pa.array(np.asarray(residual), pa.float32())
+    if length is not None:
+        arrays["length"] = pa.array(np.asarray(length), pa.int32())
     arrays["map"] = tensors(values, _DTYPES[dtype])
     for name, array in arrays.items():
         if len(array) != len(maps):

@@ -19,13 +19,24 @@ from scipy.special import stdtrit
 
 FALSE_SHARE = 0.05
 """Expected share of false ones among the rejected hypotheses of one sample."""
-CONTROLLED = (
-    "Marked pixels differ from zero beyond training noise. Of those marked in one sample at most 5 % are expected to "
-    "be false (t test over members, Benjamini-Hochberg over the pixels of the map; equal pixels, as in a superpixel, "
-    "count once). Assumed: members trained independently and alike, values over members roughly normal, neighbouring "
-    "pixels varying together. Not promised: anything over several samples at once, or that a marked pixel is a cause."
-)
-"""What a significance map says and what it does not, for a reader who sees it."""
+
+
+def controlled(unit: str, units: str, equal: str) -> str:
+    """What a significance map says and what it does not, for a reader who sees it, of maps that are made of `units`.
+
+    `equal` says which of them count as one.
+    """
+    return (
+        f"Marked {units} differ from zero beyond training noise. Of those marked in one sample at most 5 % are expected "
+        f"to be false (t test over members, Benjamini-Hochberg over the {units} of the map; {equal} count once). "
+        "Assumed: members trained independently and alike, values over members roughly normal, neighbouring "
+        f"{units} varying together. Not promised: anything over several samples at once, or that a marked {unit} is a "
+        "cause."
+    )
+
+
+CONTROLLED = controlled("pixel", "pixels", "equal pixels, as in a superpixel,")
+"""That of images."""
 _UNTESTED = -1.0
 """In place of |t|: below every critical value, which are positive."""
 

@@ -21,6 +21,7 @@ from salcore.errors import UserError
 from salcore.members import Member
 from salcore.models import build, load_weights
 from salcore.objectives import OBJECTIVES
+from salcore.padding import bound
 
 
 class Diverged(ArithmeticError):
@@ -111,9 +112,8 @@ def evaluate(
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros((), dtype=torch.int64, device=device)
-    for inputs, labels in epoch_batches(part, data, batch_size=batch_size, order=None):
-        inputs, labels = inputs.to(device), labels.to(device)
-        logits = model(inputs)
+    for inputs, labels, valid in epoch_batches(part, data, batch_size=batch_size, order=None, device=device):
+        logits = bound(model, valid)(inputs)
         loss += nn.functional.cross_entropy(logits, labels, reduction="sum")
         hits += (logits.argmax(1) == labels).sum()
     model.train(was_training)
@@ -148,7 +148,7 @@ def _train_epoch(
     device: str | torch.device,
 ) -> float:
     """One pass over the training part; the mean loss over samples. The device is synchronised once, at the end."""
-    training, kind = member.training, torch.device(device).type
+    training, processor = member.training, torch.device(device).type
     objective = OBJECTIVES[training.objective]
     masking = seeds.generator(member.seeds["masking"], epoch, device=device)
     batches = epoch_batches(
@@ -158,15 +158,16 @@ def _train_epoch(
         order=seeds.generator(member.seeds["order"], epoch),
         augment=training.augment,
         augment_generator=seeds.generator(member.seeds["augment"], epoch),
+        device=device,
     )
     total = torch.zeros((), dtype=torch.float64, device=device)
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
     with seeds.forked(member.seeds["model"], epoch):
-        for inputs, labels in batches:
-            inputs, labels = inputs.to(device), labels.to(device)
-            with torch.autocast(kind, torch.bfloat16, enabled=training.precision == "bfloat16"):
-                loss = objective(model, inputs, labels, guidance=training.guidance, generator=masking)
+        for inputs, labels, valid in batches:
+            network, settings = bound(model, valid), {"guidance": training.guidance, "generator": masking}
+            with torch.autocast(processor, torch.bfloat16, enabled=training.precision == "bfloat16"):
+                loss = objective(network, inputs, labels, **settings, valid=valid, kind=data.kind)
             optimizer.zero_grad(set_to_none=True)
             loss.backward(inputs=wanted)  # guided training's pixels have had their gradient
             optimizer.step()

@@ -13,6 +13,12 @@ from types import ModuleType
 
 from salcore.studies import (
     ensemble_dream,
+    guided_eraser,
+    guided_masking,
+    guided_mnist,
+    guided_spread,
+    guided_timeseries,
+    guided_vanishing,
     noise_architecture,
     noise_convergence,
     noise_guided,
@@ -33,5 +39,11 @@ STUDIES: dict[str, ModuleType] = {
     "noise_sources": noise_sources,
     "noise_guided": noise_guided,
     "ensemble_dream": ensemble_dream,
+    "guided_mnist": guided_mnist,
+    "guided_masking": guided_masking,
+    "guided_spread": guided_spread,
+    "guided_eraser": guided_eraser,
+    "guided_timeseries": guided_timeseries,
+    "guided_vanishing": guided_vanishing,
 }
 """Name of an experiment, as `python -m jobs.study NAME` takes it -> its module."""

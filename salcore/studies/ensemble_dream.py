@@ -180,6 +180,8 @@ def _within(found: Estimate, low: float, high: float) -> Estimate:
 
 def _dreamt(run: "Run", dreamers: Sequence[Sequence[int]], looker: int, targets: np.ndarray) -> Dreams:
     data = run.data()
+    channels, height, width = data.shape
+    shape = channels, height, width
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     members = {member.index: member for member in plan(run.spec, data.digest)}
     wanted = sorted({looker}.union(*dreamers))
@@ -188,7 +190,7 @@ def _dreamt(run: "Run", dreamers: Sequence[Sequence[int]], looker: int, targets:
     for each in dreamers:
         asleep = [loaded[index] for index in each]
         classes = targets.tolist()
-        made = dream(asleep, classes, shape=data.shape, mean=data.mean, std=data.std, steps=STEPS, seed=SEED)
+        made = dream(asleep, classes, shape=shape, mean=data.mean, std=data.std, steps=STEPS, seed=SEED)
         images.append(made.cpu().numpy())
         logits.append(_logits(loaded[looker], made, data))
         awake = np.mean([_logits(network, made, data) for network in asleep], axis=0)

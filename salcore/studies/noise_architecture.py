@@ -170,7 +170,7 @@ def figures(runs: "Mapping[str, Run]") -> Iterator[Picture]:
             known = {getattr(network, axis): found[network] for network in line}
             series[line[-1].without(axis)] = [known.get(value, nothing) for value in at]
         dashed = [line[-1].without(axis) for line in lines if line[-1].relu]
-        figure = method_charts.snr_lines(at, series, axis, dashed=dashed, log2=axis == "width")
+        figure = method_charts.lines(at, series, axis, dashed=dashed, log2=axis == "width")
         yield Picture(caption=f"Debiased SNR against {axis}", content=canvas.svg(figure, f"architecture-{axis}"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tarfile
@@ -17,16 +18,24 @@ from tests.claims.ensembles import ROOT, mirror
 from tests.claims.table import Row, interval
 
 ON_PHOTOGRAPHS = ("noise_table", "noise_convergence", "noise_samples", "noise_similarity", "ensemble_dream")
-"""Studies of CIFAR-10 and Imagenette; the others are of FashionMNIST."""
+"""Studies of CIFAR-10 and Imagenette."""
+ON_DIGITS = ("guided_mnist", "guided_masking", "guided_spread")
+"""Studies of MNIST."""
+ON_TEXTS, GENERATED = ("guided_eraser",), ("guided_timeseries", "guided_vanishing")
+"""Studies of texts, and of series that are drawn; what is in none of these is of FashionMNIST."""
 
 
 def run(name: str, folder: Path) -> None:
     """Do the small preset of a study: its folder is `folder/name`, its ensembles are shared in `folder/ensembles`."""
-    overrides = [f"data.mirror={mirror('fashion_mnist')}"]
+    small = STUDIES[name].PRESETS["small"]
     if name in ON_PHOTOGRAPHS:
-        overrides = [
-            f"study.data={{{', '.join(_photographs(folder / 'data', STUDIES[name].PRESETS['small']['data']))}}}"
-        ]
+        overrides = [f"study.data={{{', '.join(_photographs(folder / 'data', small['data']))}}}"]
+    elif name in ON_TEXTS:
+        overrides = [f"study.data={json.dumps(_texts(small['data']))}"]
+    elif name in GENERATED:
+        overrides = []
+    else:
+        overrides = [f"data.mirror={mirror('mnist' if name in ON_DIGITS else 'fashion_mnist')}"]
     command = [sys.executable, "-m", "jobs.study", name, *overrides, "--run-dir", str(folder / name)]
     subprocess.run(command, cwd=ROOT, check=True)
 
@@ -50,6 +59,13 @@ def _photographs(folder: Path, wanted: dict[str, dict]) -> Iterator[str]:
     for name, where in wanted.items():
         rest = "".join(f", {key}: {value}" for key, value in where.items() if key != "name")
         yield f"{name}: {{name: '{places[name]}'{rest}}}"
+
+
+def _texts(wanted: dict[str, dict]) -> dict[str, dict]:
+    """The study's sets of texts, with the vectors that there are."""
+    places = {"movies": f"eraser:{mirror('eraser_movies/movies.tar.gz')}", "sst5": f"sst:{mirror('sst5')}"}
+    vectors = mirror("glove_twitter_25d/glove.twitter.27B.25d.subset.txt.gz")
+    return {name: where | {"name": places[name], "vectors": vectors} for name, where in wanted.items()}
 
 
 def cifar10(folder: Path) -> Path:

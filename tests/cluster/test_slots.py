@@ -134,6 +134,6 @@ def test_free_slot_takes_up_the_member_of_a_killed_one(ray_cluster, tmp_path):
 def test_data_is_one_copy_that_workers_cannot_change(ray_cluster):
     spec, data, _ = members(1)
     source = train.Source.of(data, spec.data)
-    images = source.get().train.images
+    images = source.get().train.values
     assert not images.flags.writeable
-    assert (images == data.train.images).all()
+    assert (images == data.train.values).all()

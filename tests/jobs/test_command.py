@@ -13,6 +13,7 @@ from jobs import command
 from jobs.command import SPECS, find_spec, guarded, read
 from salcore import layout
 from salcore.attribution import METHODS
+from salcore.data import ARGUMENTS
 from salcore.errors import UserError
 from salcore.models import MODELS
 from salcore.settings import settings_of
@@ -150,8 +151,10 @@ def test_paths_of_a_spec_mean_the_folder_they_were_given_in(here):
     assert (spec.data.root, spec.data.mirror) == (str(here / "r"), "https://a/b")
     assert spec.model.weights == os.path.expanduser("~/w.pt")  # noqa: PTH111 - an independent way to say it
     assert spec.ensemble.weights == (str(here / "a.pt"), "/b.pt")
-    for kind in ("folder", "npz", "parquet"):
+    assert find_spec("digits", ["data.vectors=v.gz"])[0].data.vectors == str(here / "v.gz")
+    for kind in (name for name, argument in ARGUMENTS.items() if argument == "PATH"):
         assert find_spec("digits", [f"data.name={kind}:x"])[0].data.name == f"{kind}:{here / 'x'}"
+    assert find_spec("digits", ["data.name=synthetic:middle"])[0].data.name == "synthetic:middle"
     assert find_spec("digits", ["data.name=python:a.b:c"])[0].data.name == "python:a.b:c"
     assert find_spec("digits")[0].data.mirror is None
 

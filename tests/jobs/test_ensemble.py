@@ -196,7 +196,7 @@ def test_every_map_is_that_of_its_member_alone(whole):
         for row in (0, 39, 40, 100):
             sample = shard["sample"][row].as_py()
             assert shard["label"][row].as_py() == data.evaluation.labels[sample]
-            pixels = torch.from_numpy(data.evaluation.images[sample] / 255.0).float()
+            pixels = torch.from_numpy(data.evaluation.values[sample] / 255.0).float()
             centred = (pixels - torch.from_numpy(data.mean)[:, None, None]) / torch.from_numpy(data.std)[:, None, None]
             inputs = centred[None].requires_grad_()
             logits = network(inputs)[0]

@@ -176,7 +176,7 @@ def test_own_five_weight_files(mine, ensemble, tmp_path):
         data = opened.data()
     numbers = opened.column("gradient", "sample")
     scale = torch.from_numpy(data.std).float()[:, None, None]
-    pixels = torch.from_numpy(data.evaluation.images[numbers] / 255.0).float()
+    pixels = torch.from_numpy(data.evaluation.values[numbers] / 255.0).float()
     inputs = ((pixels - torch.from_numpy(data.mean)[:, None, None]) / scale).requires_grad_()
     labels = torch.from_numpy(data.evaluation.labels[numbers])
     for member in range(5):

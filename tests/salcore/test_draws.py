@@ -66,7 +66,7 @@ def test_own_draws_make_other_maps_and_the_fingerprint_says_so(small):
 def test_training_images_are_different_ones_of_the_training_part_normalised(small):
     _, data, _ = small()
     images = training_images(data, 6, 3, torch.device("cpu"))
-    known = normalise(torch.from_numpy(np.asarray(data.train.images[data.train.index])), data.mean, data.std)
+    known = normalise(torch.from_numpy(np.asarray(data.train.values[data.train.index])), data.mean, data.std)
     rows = [int((known == image).flatten(1).all(1).nonzero()[0]) for image in images]
     assert len(set(rows)) == 6
     assert torch.equal(training_images(data, 6, 3, torch.device("cpu")), images)
@@ -83,7 +83,7 @@ def test_maps_of_a_run_are_those_of_the_images_that_were_drawn(small, tmp_path):
     worker.explain(Item(member=1, range=part, methods=(method.folder,)))
     shard = read(store, f"{maps_folder(method.folder, 1)}/{part_file(part.part)}")
     rows = shard.column("sample")
-    inputs = normalise(torch.from_numpy(np.asarray(data.evaluation.images[rows])), data.mean, data.std)
+    inputs = normalise(torch.from_numpy(np.asarray(data.evaluation.values[rows])), data.mean, data.std)
     targets = torch.from_numpy(data.evaluation.labels[rows])
     settings = with_draws(spec, method, member, data, torch.device("cpu"))
     assert settings["baselines"].shape == (3, *data.shape)

@@ -68,7 +68,7 @@ def copy_members(source, target):
 
 def inputs_of(data):
     rows = data.evaluation.index
-    return normalise(torch.from_numpy(data.evaluation.images[rows]), data.mean, data.std), torch.from_numpy(
+    return normalise(torch.from_numpy(data.evaluation.values[rows]), data.mean, data.std), torch.from_numpy(
         data.evaluation.labels[rows]
     )
 

@@ -130,7 +130,7 @@ def test_logits_are_the_members_own_in_order(scene):
     np.testing.assert_array_equal(labels, data.evaluation.labels[data.evaluation.index])
     from salcore.data.batches import epoch_batches
 
-    (inputs, _), *_ = epoch_batches(data.evaluation, data, batch_size=21, order=None)
+    (inputs, *_), *_ = epoch_batches(data.evaluation, data, batch_size=21, order=None)
     for found, member in zip(logits, members, strict=True):
         expected = load_member(run.store, member, data)(inputs).detach().numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,85 @@
+"""What the studies of saliency guided training share: an ensemble trained either way, compared seed by seed."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salcore.faithfulness import Measured, measures, over_members
+from salcore.statistics import Estimate
+from salcore.studies.row import UNKNOWN, Row, claimed, measured
+
+if TYPE_CHECKING:
+    from salcore.runs import Run
+
+STANDARD, GUIDED = "standard", "guided"
+
+
+def either_way(values: Mapping[str, Any], guidance: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Spec values of an ensemble trained with the standard loss, and of the same seeds trained guided."""
+    guided = {**values["training"], "objective": "guided", "guidance": dict(guidance)}
+    return {STANDARD: dict(values), GUIDED: {**values, "training": guided}}
+
+
+def named(prefix: str, pair: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The pair under names that begin with what they are of."""
+    return {f"{prefix}-{name}": values for name, values in pair.items()}
+
+
+def pairs(runs: "Mapping[str, Run]") -> "dict[str, tuple[Run, Run]]":
+    """The two runs of each pair by what they are of, standard first."""
+    names = [name.removesuffix(f"-{STANDARD}") for name in runs if name.endswith(f"-{STANDARD}")]
+    return {name: (runs[f"{name}-{STANDARD}"], runs[f"{name}-{GUIDED}"]) for name in names}
+
+
+@cache  # rows and figures are made of the same numbers, which take minutes
+def faithfulness(run: "Run", *names: str, random: bool = False) -> dict[tuple[str | None, str], Measured]:
+    """Measures of each method of a run, and with `random` of random rankings, by (method, measure)."""
+    print(f"measure  {', '.join(names)} of {len(run.members)} members of {run.store}", flush=True)
+    return measures(run, [*run.methods, None] if random else run.methods, names)
+
+
+def own(found: Measured) -> np.ndarray:
+    """The value `(M,)` of each member's own maps."""
+    return np.array(found.own)
+
+
+def accuracies(run: "Run") -> np.ndarray:
+    """Accuracy `(M,)` of each member on the evaluation samples."""
+    labels, logits = run.logits()
+    return (logits.argmax(-1) == labels).mean(1)
+
+
+def told(what: str, values: Sequence[float] | np.ndarray, *, paper: float | None = None, note: str = "") -> Row:
+    """A row of a number that each member has."""
+    return measured(what, over_members(list(values)), paper=paper, note=note)
+
+
+def gained(
+    what: str,
+    standard: np.ndarray,
+    guided: np.ndarray,
+    *,
+    above: float | None = 0.0,
+    papers: Sequence[float] | None = None,
+) -> Row:
+    """A row of guided less standard, claimed to be above a number if there is one; `papers` are the paper's two.
+
+    Members of equal seeds are compared; the interval is over them.
+    """
+    found = _paired(standard, guided)
+    paper = None if papers is None else papers[1] - papers[0]
+    note = f"from {standard.mean():.3f} to {guided.mean():.3f}"
+    if above is None:
+        return measured(what, found, paper=paper, note=note)
+    return claimed(what, found, above=above, paper=paper, note=note)
+
+
+def missing(what: str, paper: float | None, why: str) -> Row:
+    """A row of the paper's that is not had."""
+    return measured(what, UNKNOWN, paper=paper, note=why)
+
+
+def _paired(standard: np.ndarray, guided: np.ndarray) -> Estimate:
+    return over_members(list(guided - standard)) if len(standard) == len(guided) else UNKNOWN
