@@ -21,8 +21,9 @@ def is_borrowed(store: Store) -> bool:
 def data_of(spec: Spec, store: Store) -> Data:
     """All images of the spec's source, as the copied members see them. Raises UserError."""
     record = _first_record(store)
-    _, height, width = record["shape"]
-    size = spec.data.image_size or (height if height == width else None)
+    shape = record["shape"]
+    square = len(shape) == 3 and shape[1] == shape[2]
+    size = spec.data.image_size or (shape[1] if square else None)
     return as_evaluation(
         find(spec.data.model_copy(update={"image_size": size})),
         shape=tuple(record["shape"]),

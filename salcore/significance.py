@@ -27,9 +27,9 @@ def controlled(unit: str, units: str, equal: str) -> str:
     `equal` says which of them count as one.
     """
     return (
-        f"Marked {units} differ from zero beyond training noise. Of those marked in one sample at most 5 % are expected "
-        f"to be false (t test over members, Benjamini-Hochberg over the {units} of the map; {equal} count once). "
-        "Assumed: members trained independently and alike, values over members roughly normal, neighbouring "
+        f"Marked {units} differ from zero beyond training noise. Of those marked in one sample at most 5 % are "
+        f"expected to be false (t test over members, Benjamini-Hochberg over the {units} of the map; {equal} count "
+        "once). Assumed: members trained independently and alike, values over members roughly normal, neighbouring "
         f"{units} varying together. Not promised: anything over several samples at once, or that a marked {unit} is a "
         "cause."
     )

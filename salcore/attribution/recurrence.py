@@ -67,7 +67,7 @@ def _direction(pair: Pair, initial: list[Pair], weights: list[Tensor], backwards
 
 
 def _cell(gates: Pair, cell: Pair) -> tuple[Pair, Pair]:
-    """The step c = f c' + i g, h = o tanh(c), with i, f, o the sigmoid and g the tanh of their quarter of the gates."""
+    """The next state o tanh(c) and cell c = f `cell` + i g, i, f, o the sigmoid and g the tanh of the gates' quarters."""
     i, f, _, o = zip(*(value.chunk(4, 1) for value in _changed(torch.sigmoid, gates)), strict=True)
     _, _, g, _ = zip(*(value.chunk(4, 1) for value in gates), strict=True)
     kept, added = _times(f, cell), _times(i, _changed(torch.tanh, g))

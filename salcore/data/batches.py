@@ -49,9 +49,10 @@ def inputs_of(
     """
     valid = valid_steps(part, rows, device)
     # Indexing by an array makes the batch's one copy, which is writable even where the set is not.
-    values = torch.from_numpy(np.asarray(part.values[rows])).to(device)
+    chosen = np.asarray(part.values[rows])
     if data.vectors is not None:
-        return torch.from_numpy(data.vectors).to(device)[values.long()], valid
+        return torch.from_numpy(data.vectors[chosen]).to(device), valid
+    values = torch.from_numpy(chosen).to(device)
     inputs = normalise(values if augmented is None else augmented(values), data.mean, data.std)
     return (inputs if valid is None else inputs * valid[:, None]), valid
 

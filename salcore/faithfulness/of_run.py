@@ -31,7 +31,7 @@ class Measured:
 
     `members` are their indices, in order, `samples` the number measured. `of_mean` is one value where no network is
     asked, and empty for random rankings. `results` and `of_mean_results` are what the measure's function gave, such as
-    curves.
+    curves. For intervals over members: `over_members(own)`, `paired(of_mean, own)`.
     """
 
     name: str
@@ -86,7 +86,8 @@ def measures(
     explain the label or the prediction is `attribution.target`.
 
     Raises ValueError for an unknown name or method, a measure that this data cannot have (`comprehensiveness` is of
-    texts, `aup` needs informative cells that are known), other data than the run's, and where no sample is left.
+    texts, `aup` needs informative cells that are known), other data than the run's, less than one sample, and where
+    none is left.
     """
     data = _checked(run, run.data() if data is None else data)
     subjects: dict[bytes, Subject] = {}

@@ -1,6 +1,7 @@
 """Series as pictures: a feature is a row, time runs to the right, in the series as in its maps."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def fit_within(values: np.ndarray, mask: np.ndarray, side: int) -> tuple[np.ndar
 
 
 def traces(shares: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """x and y of the line of every feature of shares `(F, T)`: feature f between y = f + 0.9 (0) and f + 0.1 (1).
+    """The x and y of the line of every feature of shares `(F, T)`: feature f between y = f + 0.9 (0) and f + 0.1 (1).
 
     A step t is drawn at its middle, x = t + 0.5.
     """
@@ -93,7 +94,7 @@ def _borders(mask: np.ndarray) -> Iterator[tuple[int, int, int]]:
     changes = np.pad(np.diff(padded, axis=0), ((0, 0), (1, 1)))
     for line, row in enumerate(changes):
         ends = np.flatnonzero(np.diff(row))
-        for start, stop in zip(ends[:-1], ends[1:], strict=True):
+        for start, stop in pairwise(ends):
             if row[start + 1]:
                 yield line, int(start), int(stop)
 

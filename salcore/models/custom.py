@@ -18,8 +18,9 @@ PREFIX = "python:"
 def builder(name: str) -> Callable[..., nn.Module]:
     """A builder, under the contract of `MODELS`, around the user's function or class.
 
-    It is called as `function(input_shape=..., classes=K, **settings)`; of the two, what its signature does not
-    name is left out. Settings are held against its signature by name; their types are its own business.
+    It is called as `function(input_shape=..., classes=K, **settings)`, with the shape of one sample; of the two, what
+    its signature does not name is left out. Settings are held against its signature by name; their types are its own
+    business.
 
     Raises UserError, with the key `model.name`, if the name cannot be imported or called.
     """

@@ -28,9 +28,8 @@ def cards(run: "Run", facts: Facts, view: View, positions: Sequence[int]) -> Ite
     for position in positions:
         strips = {name: strip(run, view, name, position, room) for name in names if position < sizes[name]}
         main = strips.pop(samples.method)
-        others = [
-            html.details(_snr_title(run, name, position), view.strip(pieces)) for name, pieces in strips.items() if pieces
-        ]
+        drawn = {name: pieces for name, pieces in strips.items() if pieces}
+        others = [html.details(_snr_title(run, name, position), view.strip(each)) for name, each in drawn.items()]
         title = f"Sample {samples.sample[position]}: {class_name(classes, int(samples.label[position]))}"
         yield html.joined(
             [

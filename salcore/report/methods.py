@@ -140,9 +140,10 @@ def _needed_row(method: MethodFacts) -> tuple[str, ...]:
 
 def _likeness_tables(facts: Facts) -> list[str]:
     """Numbers and what they mean; without SSIM where maps are no images."""
-    places = [place for place, name in enumerate(LIKENESS_HEAD) if facts.kind != "text" or "SSIM" not in name]
+    left_out = "SSIM" if facts.kind == "text" else "\n"  # a text is no picture
+    places = [place for place, name in enumerate(LIKENESS_HEAD) if left_out not in name]
     rows = [[row[place] for place in places] for row in (LIKENESS_HEAD, NULLS, *map(_likeness_row, facts.methods))]
-    told = ((name, facts.nouns.told(text)) for name, text in LIKENESS_TOLD if facts.kind != "text" or "SSIM" not in name)
+    told = ((name, facts.nouns.told(text)) for name, text in LIKENESS_TOLD if left_out not in name)
     return [html.table(list(map(str, rows[0])), rows[1:]), html.pairs(told)]
 
 

@@ -50,10 +50,10 @@ class SeriesView:
 
     def notes(self) -> Iterator[str]:
         """What is where in a picture, how features are scaled, and what is framed."""
-        many = self.inputs.shape[0] > MOST_LINES
+        drawn = "shades" if self.inputs.shape[0] > MOST_LINES else "a line"
         yield (
             "In every picture features stand below one another, the first on top, and time runs to the right; the "
-            f"padding of short series is cut off. Each feature of a series is drawn, as {'shades' if many else 'a line'}, "
+            f"padding of short series is cut off. Each feature of a series is drawn, as {drawn}, "
             "between the 1st and the 99th percentile of its values over samples and time."
         )
         if self.inputs.data is not None and self.inputs.data.evaluation.informative is not None:
@@ -95,7 +95,8 @@ class SeriesView:
             return html.picture(map_png(fit(shares, side), GREY, side), caption, note, overlay=self._frame(position))
         rows = _path([((0, y), (shares.shape[1], y)) for y in range(1, len(shares))], "rows")
         lines = _path((zip(x, y, strict=True) for x, y in traces(shares)), "line")
-        return html.figure(_svg(shares.shape, rows + lines + ("" if told is None else _border(told)), "trace"), caption, note)
+        border = "" if told is None else _border(told)
+        return html.figure(_svg(shares.shape, rows + lines + border, "trace"), caption, note)
 
     def _frame(self, position: int) -> str:
         """What is laid over a map: the border of the informative cells; nothing where they are not known."""

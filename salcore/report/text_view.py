@@ -102,7 +102,7 @@ def _words(panel: Panel, words: Sequence[str], query: int, stretches: Sequence[t
     asked = f'<p class="query">{" ".join(marked[:query])}</p>' if query else ""
     text = f" {GAP} ".join(" ".join(marked[start:stop]) for start, stop in stretches)
     text += f" {GAP}" * (stretches[-1][1] < len(words))
-    told = f'<p{" class=masked" * (panel.mask is not None)}>{text}</p>'
+    told = f"<p{' class=masked' * (panel.mask is not None)}>{text}</p>"
     return html.figure(asked + told, panel.caption, panel.note, scale)
 
 

@@ -7,7 +7,7 @@ import torch
 from salcore.attribution import METHODS, check_settings, inner_seed
 from salcore.complete import complete
 from salcore.data.batches import normalise
-from salcore.draws import seeded, training_images, with_draws
+from salcore.draws import seeded, training_inputs, with_draws
 from salcore.errors import UserError
 from salcore.explain import Explainer, Item, maps_fingerprint
 from salcore.layout import maps_folder, part_file, ranges
@@ -63,15 +63,15 @@ def test_own_draws_make_other_maps_and_the_fingerprint_says_so(small):
     assert marks[0] != marks[1]
 
 
-def test_training_images_are_different_ones_of_the_training_part_normalised(small):
+def test_training_inputs_are_different_ones_of_the_training_part_normalised(small):
     _, data, _ = small()
-    images = training_images(data, 6, 3, torch.device("cpu"))
+    images = training_inputs(data, 6, 3, torch.device("cpu"))
     known = normalise(torch.from_numpy(np.asarray(data.train.values[data.train.index])), data.mean, data.std)
     rows = [int((known == image).flatten(1).all(1).nonzero()[0]) for image in images]
     assert len(set(rows)) == 6
-    assert torch.equal(training_images(data, 6, 3, torch.device("cpu")), images)
-    assert not torch.equal(training_images(data, 6, 4, torch.device("cpu")), images)
-    assert len(training_images(data, 10**6, 3, torch.device("cpu"))) == len(data.train)
+    assert torch.equal(training_inputs(data, 6, 3, torch.device("cpu")), images)
+    assert not torch.equal(training_inputs(data, 6, 4, torch.device("cpu")), images)
+    assert len(training_inputs(data, 10**6, 3, torch.device("cpu"))) == len(data.train)
 
 
 def test_maps_of_a_run_are_those_of_the_images_that_were_drawn(small, tmp_path):

@@ -155,6 +155,16 @@ def test_a_text_keeps_its_query(fading, texts):
     assert torch.equal(changed, valid & (torch.arange(9) >= query[:, None]))
 
 
+def test_insertion_starts_from_the_query_and_the_padding_as_they_are(fading, texts):
+    inputs, maps, valid, query = texts
+    seen = []
+    fading.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0].clone()))
+    settings = {"kind": "text", "valid": valid, "query": query, "fill": torch.tensor(7.0), "steps": 1}
+    insertion(fading, inputs, torch.zeros(6, dtype=torch.int64), maps, **settings)
+    assert torch.equal((seen[0] == 7).all(2), valid & (torch.arange(9) >= query[:, None]))
+    assert torch.equal(seen[1], inputs)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

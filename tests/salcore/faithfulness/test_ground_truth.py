@@ -86,6 +86,13 @@ def test_levels_are_shares_of_mass_and_not_of_cells():
     assert found.recall[0].tolist() == [1] * 9
 
 
+def test_rounding_in_the_sum_takes_no_cell_too_many():
+    saliency = torch.tensor([[[1.0, *[0.1] * 10, 0.0]]], dtype=torch.float64)  # whose sum in float64 is more than 2
+    found = precision_recall_areas(saliency, saliency == 1)
+    assert found.precision[0, :5].tolist() == [1] * 5
+    assert found.precision[0, 5].item() == pytest.approx(1 / 1.2)
+
+
 def test_chance_has_the_share_of_informative_cells_and_no_difference_to_itself():
     truth = box(samples=40)
     random = torch.rand(truth.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -30,7 +30,20 @@ def digits():
 def make_run(tmp_path_factory):
     """A function that writes a run, in a folder of its own, and opens it."""
 
-    def make(name, maps, sample, label, logits, *, classes=10, data="digits", failures=(), planned=None, spec=None):
+    def make(
+        name,
+        maps,
+        sample,
+        label,
+        logits,
+        *,
+        classes=10,
+        data="digits",
+        failures=(),
+        planned=None,
+        spec=None,
+        lengths=None,
+    ):
         members = next(iter(maps.values())).shape[0]
         folder = tmp_path_factory.mktemp("runs") / name
         store = Store(folder)
@@ -48,7 +61,7 @@ def make_run(tmp_path_factory):
         for member in failures:
             store.write_json(layout.member_file(member, "failed.json"), {"reason": "loss became NaN <in epoch 2>"})
         for method, values in maps.items():
-            _write_method(store, method, values, sample, label)
+            _write_method(store, method, values, sample, label, lengths)
         names = [name for name in store.files("stats") if name.endswith(".arrow")]
         ordered = [name for method in maps for name in names if name.startswith(f"stats/{method}/")]
         store.write_parquet(layout.SUMMARY, summarise(read_stats(store, name) for name in ordered))
@@ -95,12 +108,13 @@ def _write_logits(store, member, sample, label, logits):
         store.write(name, _encode_predictions(found, sample[cut], "mark"))
 
 
-def _write_method(store, method, maps, sample, label):
+def _write_method(store, method, maps, sample, label, lengths):
     for part in ranges(maps.shape[1], SHARD):
         cut, opened = slice(part.start, part.stop), []
         for member, values in enumerate(maps):
             name = f"{layout.maps_folder(method, member)}/{layout.part_file(part.part)}"
             columns = {"sample": sample[cut], "label": label[cut], "target": label[cut], "prediction": label[cut]}
+            columns |= {} if lengths is None else {"length": lengths[cut]}
             columns = {key: column[: len(values[cut])] for key, column in columns.items()}
             shards.write(store, name, shards.encode(**columns, maps=values[cut], metadata={"member": member}))
             opened.append(shards.read(store, name))
@@ -110,14 +124,14 @@ def _write_method(store, method, maps, sample, label):
 
 @pytest.fixture(scope="session")
 def noisy():
-    """A function that makes maps `(M, N, C, H, W)`: one signal for all members, and noise that is independent."""
+    """A function that makes maps `(M, N, *shape)`: one signal for all members, and noise that is independent."""
 
     def make(members, samples, snr, *, shape=(1, 8, 8), seed=0):
         rng = np.random.default_rng(seed)
         signal = rng.standard_normal((samples, *shape))
-        signal /= np.sqrt((signal**2).mean(axis=(1, 2, 3), keepdims=True))
+        signal /= np.sqrt((signal**2).mean(axis=tuple(range(1, signal.ndim)), keepdims=True))
         noise = rng.standard_normal((members, samples, *shape))
-        return (np.reshape(snr, (-1, 1, 1, 1)) * signal + noise).astype(np.float32)
+        return (np.reshape(snr, (-1, *[1] * len(shape))) * signal + noise).astype(np.float32)
 
     return make
 

@@ -1,0 +1,106 @@
+import math
+import re
+
+import numpy as np
+import pytest
+
+from salcore.complete import complete
+from salcore.search import outcome
+from salcore.search.heat_map import heat_map
+from salcore.search.page import build
+from salcore.search.table import printed, table
+from salcore.spec import parse
+
+
+@pytest.fixture
+def trials(record):
+    """Standard training, a better setting, a worse one, one that failed and one that was stopped."""
+    return [
+        record(None, [0.9, 0.92], [0.50, 0.52], snr=0.4),
+        record(0.25, [0.91, 0.92], [0.30, 0.33], weight=0.5, snr=0.6),
+        record(0.5, [0.89, 0.93], [0.55, 0.53], weight=0.5, snr=0.3),
+        record(0.25, weight=2.0, state="failed", reason="member 0: <the loss> is nan"),
+        record(0.5, [0.5], [0.9], weight=2.0, state="stopped"),
+    ]
+
+
+def spec(text=""):
+    return complete(parse(f"name: s\nsearch: {{{text}}}"))
+
+
+def test_the_table_has_a_row_for_every_trial_in_order(trials):
+    found = table(trials, outcome(trials, spec().search))
+    assert found["trial"].to_pylist() == [each.name for each in trials]
+    assert found["mask_fraction"].to_pylist() == [None, 0.25, 0.5, 0.25, 0.5]
+    assert found["chosen"].to_pylist() == [False, True, False, False, False]
+    assert found["on_front"].to_pylist() == [False, True, False, False, False]
+    np.testing.assert_allclose(found["accuracy_drop"].to_numpy(), [0, -0.005, 0, math.nan, 0.4])
+    assert found["faithfulness"][1].as_py() == pytest.approx(0.315)
+    assert found["faithfulness_low"][1].as_py() < 0.3 < 0.33 < found["faithfulness_high"][1].as_py()
+
+
+def test_what_is_printed_names_every_trial_and_says_how_it_ended(trials):
+    lines = printed(trials, outcome(trials, spec().search)).splitlines()
+    assert [line.split()[0] for line in lines] == ["trial", *(each.name for each in trials)]
+    assert lines[2].endswith("chosen, front")
+    assert lines[4].endswith("failed: member 0: <the loss> is nan")
+    assert lines[5].endswith("stopped after 1 members")
+
+
+def panels(figure):
+    """The axes that are no colour bars."""
+    return [axes for axes in figure.axes if axes.get_xlabel().startswith("k")]
+
+
+def test_a_grid_is_drawn_cell_by_cell_each_metric_with_its_own_scale(trials):
+    figure = heat_map(trials, outcome(trials, spec().search), spec().search, "gradient")
+    accuracy, snr, areas = (axes.collections[0] for axes in panels(figure))
+    np.testing.assert_allclose(np.ma.filled(areas.get_array(), np.nan), [[0.315, 0.54], [np.nan, np.nan]])
+    assert areas.get_clim() == pytest.approx((0.315, 0.54)), "standard training, 0.51, lies between"
+    assert snr.get_clim() == (0.3, 0.6)
+    assert accuracy.get_clim() == pytest.approx((0.91, 0.915))
+    axes = panels(figure)[2]
+    assert [text.get_text() for text in axes.texts] == ["0.315", "0.540"]
+    (frame,) = [patch for patch in axes.patches if patch.get_width() == 1]
+    assert frame.get_xy() == (0, 0), "the chosen setting is the lower left one"
+    crosses = [tuple(line.get_xydata()[0]) for line in axes.lines]
+    assert crosses == [(0.5, 1.5), (1.5, 1.5)], "failed, and stopped"
+
+
+def test_other_searches_are_drawn_as_dots(trials):
+    search = spec("algorithm: random").search
+    figure = heat_map(trials, outcome(trials, search), search, "gradient", ["faithfulness"])
+    (axes,) = panels(figure)
+    np.testing.assert_allclose(axes.collections[0].get_offsets(), [[0.25, 0.5], [0.5, 0.5]])
+    assert axes.get_yscale() == "log"
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+@pytest.mark.parametrize("algorithm", ["grid", "random"])
+def test_a_search_of_which_nothing_came_is_drawn_and_told_too(trials, record, kept, algorithm):
+    failed = [*trials[:kept], record(0.5, state="failed", reason="no luck")]
+    search = spec(f"algorithm: {algorithm}")
+    found = outcome(failed, search.search)
+    heat_map(failed, found, search.search, "gradient").canvas.draw()
+    page = build(search, failed, found, "runs/s")
+    assert "no luck" in page
+    assert ("None: " in page) == (not kept)
+
+
+def test_the_page_answers_first_and_asks_no_server(trials):
+    page = build(spec(), trials, outcome(trials, spec().search), "runs/s")
+    text = re.sub(r"<svg.*?</svg>|<style.*?</style>|<[^>]+>", " ", page, flags=re.S)
+    assert "k = 0.25, lambda = 0.5." in text
+    assert "python -m jobs.ensemble runs/s/trials/k0.25-lambda0.5" in text
+    assert text.index("Which setting?") < text.index("All trials")
+    assert "Not told apart" in text or "Yes: accuracy_drop of gradient" in text
+    assert "&lt;the loss&gt;" in page
+    assert page.count("<svg") == 3
+    assert not re.search(r'(?:src|href)="(?!#|data:)', page)
+
+
+def test_a_difference_is_judged_member_by_member(record):
+    """Members differ more than settings do: their own intervals meet, but each is better by the same."""
+    standard, other = record(None, [0.9] * 3, [0.2, 0.5, 0.8]), record(0.5, [0.9] * 3, [0.1, 0.39, 0.71])
+    page = build(spec(), [standard, other], outcome([standard, other], spec().search), "runs/s")
+    assert "Yes: accuracy_drop of gradient (lower is better) 0.400 against 0.500" in page
