@@ -15,6 +15,7 @@ from salcore.data import Data
 from salcore.errors import UserError
 from salcore.faithfulness import MEASURES
 from salcore.figures import png
+from salcore.objectives import fill_for
 from salcore.search import Outcome, Record, Schedule, Trial, method_of, record
 from salcore.search.heat_map import heat_map, title
 from salcore.search.page import build
@@ -75,10 +76,10 @@ def checked(asked: Command) -> Search:
         raise UserError("training.epochs", "1 or more, as k and lambda act in training", 0)
     method_of(spec)
     plan = prepare(replace(asked, spec=shared(spec)))
+    fill_for(plan.data.kind, plan.spec.training.guidance.fill)
     _check_measure(plan.spec, plan.data)
     _check_directory(plan)
-    schedule = Schedule(plan.spec, plan.data, plan.store, propose, retry_failed=asked.retry_failed)
-    return Search(plan=plan, schedule=schedule)
+    return Search(plan=plan, schedule=Schedule(plan.spec, plan.data, plan.store, propose))
 
 
 def shared(spec: Spec) -> Spec:
@@ -153,7 +154,7 @@ def told(search: Search, *, time: bool) -> str:
         "a trial, but for its k and lambda:",
         describe(search.plan, map_shapes(search.plan)),
     ]
-    return "\n".join(lines + [estimate(search.plan)] * time)
+    return "\n".join([*lines, estimate(search.plan)] if time else lines)
 
 
 def _check_measure(spec: Spec, data: Data) -> None:

@@ -45,6 +45,8 @@ def act(asked: Command) -> int:
         return 0
     uri = tracking_uri(found.spec, asked.store)
     with Lock(asked.store):
+        if asked.retry_failed:
+            found.schedule.forget_failed()
         if searches.finished(found):
             records = _printed(found)
             print(f"nothing to do: {asked.store} is finished ({len(records)} trials)")

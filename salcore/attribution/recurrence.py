@@ -67,7 +67,7 @@ def _direction(pair: Pair, initial: list[Pair], weights: list[Tensor], backwards
 
 
 def _cell(gates: Pair, cell: Pair) -> tuple[Pair, Pair]:
-    """The next state o tanh(c) and cell c = f `cell` + i g, i, f, o the sigmoid and g the tanh of the gates' quarters."""
+    """Next state o tanh(c) and cell c = f `cell` + i g: i, f, o the sigmoid, g the tanh of a quarter of the gates."""
     i, f, _, o = zip(*(value.chunk(4, 1) for value in _changed(torch.sigmoid, gates)), strict=True)
     _, _, g, _ = zip(*(value.chunk(4, 1) for value in gates), strict=True)
     kept, added = _times(f, cell), _times(i, _changed(torch.tanh, g))

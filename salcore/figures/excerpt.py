@@ -6,6 +6,11 @@ PASSAGE = 20
 """Words of a passage."""
 
 
+def stretches(weights: np.ndarray, query: int, most: int) -> list[tuple[int, int]]:
+    """The `spans` of a text without its query, the first words, in places of the whole text."""
+    return [(query + start, query + stop) for start, stop in spans(weights[query:], most)]
+
+
 def spans(weights: np.ndarray, most: int) -> list[tuple[int, int]]:
     """Stretches (start, stop) of a text's words, in order and apart, of at most `most` words in all.
 

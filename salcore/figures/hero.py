@@ -13,7 +13,7 @@ from salcore.figures.colour import DIVERGING, displayable, signed_scale
 from salcore.figures.excerpt import spans
 from salcore.figures.inputs import Inputs, load_inputs
 from salcore.figures.maps import shown, t_map
-from salcore.figures.series import MOST_LINES, feature_ranges, outline, traces, within
+from salcore.figures.series import MOST_LINES, feature_ranges, outline, own_ranges, traces, within
 from salcore.figures.signs import ROOT_M, SIGMA
 from salcore.figures.words import LINE, drawable, flow, levels, write
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 WORDS = 60
 """Words of a text that are drawn."""
-MEASURE = 760.0
-"""Points, the width of a text."""
+MEASURE, MARGIN, TITLE = 640.0, 14.0, 26.0
+"""Points: width of a text, what is left free beside it, and height of a line of title."""
 
 
 def hero(run: "Run", method: str | None = None, position: int | None = None) -> bytes:
@@ -69,21 +69,22 @@ def _series_row(inputs: Inputs, place: int, maps: Sequence[np.ndarray], titles: 
     def draw(axes: "Axes") -> None:
         assert values is not None, "is drawn where there is one"
         assert inputs.data is not None, "values are of data"
-        shares = within(values, feature_ranges(inputs.data.evaluation))
-        if len(shares) > MOST_LINES:
+        if len(values) > MOST_LINES:
+            shares = within(values, feature_ranges(inputs.data.evaluation))
             axes.imshow(shares, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto",
                         extent=(0, shares.shape[1], len(shares), 0))  # fmt: skip
         else:
-            for x, y in traces(shares):
+            for x, y in traces(within(values, own_ranges(values))):
                 axes.plot(x, y, color=BLUE, linewidth=1.2)
-            axes.set_xlim(0, shares.shape[1])
-            axes.set_ylim(len(shares), 0)
+            axes.set_xlim(0, values.shape[1])
+            axes.set_ylim(len(values), 0)
 
     figure = _row(None if values is None else draw, maps, titles, extent=(0, maps[0].shape[1], len(maps[0]), 0))
     edges = () if told is None else outline(told)
     for axes in figure.axes:
         for (x0, y0), (x1, y1) in edges:
-            axes.plot([x0, x1], [y0, y1], color=INK, linewidth=1.2, clip_on=False)
+            axes.plot([x0, x1], [y0, y1], color="white", linewidth=3.0, zorder=2)
+            axes.plot([x0, x1], [y0, y1], color=INK, linewidth=1.2, zorder=3)
     return figure
 
 
@@ -92,21 +93,25 @@ def _text_rows(inputs: Inputs, place: int, maps: Sequence[np.ndarray], titles: S
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    chosen = np.concatenate([np.arange(*span) for span in spans(np.abs(maps[2]), WORDS)])
-    words = drawable(inputs.words(place) or map(str, range(1, len(maps[0]) + 1)))
-    height = LINE * len(flow([words[i] for i in chosen], MEASURE)) + 34
-    figure = Figure(figsize=((MEASURE + 30) / 72, (len(maps) * height + 26) / 72), facecolor="white")
+    words, query = inputs.words(place) or inputs.places(place, len(maps[0])), inputs.query(place)
+    chosen = [*range(query)]
+    for start, stop in stretches(np.abs(maps[2]), query, WORDS):
+        chosen += [LEFT_OUT] * (start > max(chosen, default=-1) + 1) + [*range(start, stop)]
+    chosen += [LEFT_OUT] * (chosen[-1] < len(words) - 1)
+    told = [words[i] for i in chosen]
+    high = LINE * len(flow(told, MEASURE))
+    width, height = MEASURE + 2 * MARGIN, 2 * MARGIN + TITLE + len(maps) * (TITLE + high)
+    figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
     FigureCanvasAgg(figure)
-    total = 72 * figure.get_figheight()
-    figure.text(15 / (MEASURE + 30), 1 - 12 / total, titles[0].replace("\n", ": "), fontsize=12, color=INK, va="center")
+    figure.text(MARGIN / width, 1 - MARGIN / height, titles[0].partition("\n")[0], fontsize=12, color=INK, va="top")
     for row, (values, title) in enumerate(zip(maps, titles[1:], strict=True)):
-        bottom = total - 26 - (row + 1) * height
-        axes = figure.add_axes((15 / (MEASURE + 30), bottom / total, MEASURE / (MEASURE + 30), (height - 34) / total))
+        bottom = height - MARGIN - TITLE - (row + 1) * (TITLE + high)
+        axes = figure.add_axes((MARGIN / width, bottom / height, MEASURE / width, high / height))
         axes.axis("off")
         head, _, rest = title.partition("\n")
-        axes.set_title(f"{head}, {rest}", fontsize=9.5, color=MUTED, loc="left", pad=5)
+        axes.set_title(f"{head}: {rest}", fontsize=9.5, color=MUTED, loc="left", pad=4)
         scale = signed_scale(values)
-        write(axes, [words[i] for i in chosen], levels(values, scale)[chosen], scale, MEASURE)
+        write(axes, told, levels(values, scale)[chosen], scale, MEASURE)
     return figure
 
 

@@ -14,7 +14,7 @@ MOST_POINTS = 240
 SAMPLES_RANGED = 256
 """Samples that are looked at for the range of a feature, the first of them."""
 RANGE = 1.0, 99.0
-"""Percentiles of a feature's values over samples and time between which it is drawn."""
+"""Percentiles of a feature's values over samples and time between which its shades are."""
 Edge = tuple[tuple[float, float], tuple[float, float]]
 """A straight line between two points (x, y): x is time, y the feature, the first on top."""
 
@@ -26,6 +26,11 @@ def feature_ranges(part: Part) -> np.ndarray:
     steps = values.shape[-1]
     lengths = np.full(len(rows), steps) if part.lengths is None else part.lengths[rows]
     return np.percentile(values[:, np.arange(steps) < lengths[:, None]], RANGE, axis=1).T
+
+
+def own_ranges(values: np.ndarray) -> np.ndarray:
+    """The lowest and the highest value of every feature of one series `(F, T)`, `(F, 2)`."""
+    return np.stack([values.min(axis=1), values.max(axis=1)], axis=1)
 
 
 def within(values: np.ndarray, ranges: np.ndarray) -> np.ndarray:

@@ -19,6 +19,10 @@ LIGHT = "Greens"
 """Palette of deviations on words: as in a signed map, what is nothing looks like paper."""
 SIZE, LINE, SPACE = 10.0, 17.0, 4.5
 """Of words in a figure, points: their size, from line to line, and between two."""
+FINE = 10
+"""Words are measured at so many dots per point."""
+GAP = "[…]"
+"""Stands for words that are left out."""
 
 
 def ground(scale: Scale) -> Scale:
@@ -73,7 +77,7 @@ def flow(words: Sequence[str], width: float) -> list[list[tuple[float, int]]]:
 def write(axes: "Axes", words: Sequence[str], shades: np.ndarray, scale: Scale, width: float) -> None:
     """Words in lines of `width` points, on ground of their level `(T,)`; the axes then are as high as the lines."""
     lines = flow(words, width)
-    axes.set_xlim(-2, width + 2)
+    axes.set_xlim(0, width)
     axes.set_ylim(-LINE * len(lines), 0)
     for row, line in enumerate(lines):
         for x, number in line:
@@ -94,9 +98,9 @@ def drawable(words: Iterable[str]) -> list[str]:
 def _widths(words: Sequence[str]) -> Iterator[float]:
     font = _font()
     for word in words:
-        font.set_size(SIZE, 72)  # so that dots are points
+        font.set_size(SIZE, 72 * FINE)  # letters are whole dots wide
         font.set_text(word, 0.0)
-        yield font.get_width_height()[0] / 64
+        yield font.get_width_height()[0] / 64 / FINE
 
 
 def _font() -> "FT2Font":

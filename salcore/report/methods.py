@@ -139,12 +139,16 @@ def _needed_row(method: MethodFacts) -> tuple[str, ...]:
 
 
 def _likeness_tables(facts: Facts) -> list[str]:
-    """Numbers and what they mean; without SSIM where maps are no images."""
-    left_out = "SSIM" if facts.kind == "text" else "\n"  # a text is no picture
-    places = [place for place, name in enumerate(LIKENESS_HEAD) if left_out not in name]
-    rows = [[row[place] for place in places] for row in (LIKENESS_HEAD, NULLS, *map(_likeness_row, facts.methods))]
-    told = ((name, facts.nouns.told(text)) for name, text in LIKENESS_TOLD if left_out not in name)
-    return [html.table(list(map(str, rows[0])), rows[1:]), html.pairs(told)]
+    """Numbers and what they mean."""
+    places = [place for place, name in enumerate(LIKENESS_HEAD) if _has(facts, name)]
+    rows = [[row[place] for place in places] for row in (NULLS, *map(_likeness_row, facts.methods))]
+    told = [(name, facts.nouns.told(text)) for name, text in LIKENESS_TOLD if _has(facts, name)]
+    return [html.table([LIKENESS_HEAD[place] for place in places], rows), html.pairs(told)]
+
+
+def _has(facts: Facts, likeness: str) -> bool:
+    """Whether a likeness is defined: SSIM is of images and of series, whose maps have two axes."""
+    return facts.kind != "text" or "SSIM" not in likeness
 
 
 def _likeness_row(method: MethodFacts) -> tuple[object, ...]:

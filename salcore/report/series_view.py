@@ -7,10 +7,10 @@ from functools import cached_property
 import numpy as np
 
 from salcore.data.part import Data
-from salcore.figures.colour import Scale, map_png, masked_png
+from salcore.figures.colour import LARGEST_SIDE, Scale, map_png, masked_png
 from salcore.figures.inputs import Inputs
 from salcore.figures.maps import Panel, Shown, panels
-from salcore.figures.series import MOST_LINES, feature_ranges, fit, fit_within, outline, traces, within
+from salcore.figures.series import MOST_LINES, feature_ranges, fit, fit_within, outline, own_ranges, traces, within
 from salcore.report import html
 from salcore.report.image_view import side_within
 
@@ -50,11 +50,13 @@ class SeriesView:
 
     def notes(self) -> Iterator[str]:
         """What is where in a picture, how features are scaled, and what is framed."""
-        drawn = "shades" if self.inputs.shape[0] > MOST_LINES else "a line"
+        if self.inputs.shape[0] > MOST_LINES:
+            drawn = "in shades between the 1st and the 99th percentile of its values over samples and time"
+        else:
+            drawn = "as a line between its own lowest and highest value there"
         yield (
             "In every picture features stand below one another, the first on top, and time runs to the right; the "
-            f"padding of short series is cut off. Each feature of a series is drawn, as {drawn}, "
-            "between the 1st and the 99th percentile of its values over samples and time."
+            f"padding of short series is cut off. Each feature of a series is drawn {drawn}."
         )
         if self.inputs.data is not None and self.inputs.data.evaluation.informative is not None:
             yield "Framed: the cells that were made to tell the class."
@@ -89,10 +91,10 @@ class SeriesView:
         return feature_ranges(self.inputs.data.evaluation)
 
     def _series(self, position: int, values: np.ndarray, caption: str, note: str) -> str:
-        shares, told = within(values, self._ranges), self.inputs.informative(position)
-        if len(shares) > MOST_LINES:
-            side = side_within(shares.size)
-            return html.picture(map_png(fit(shares, side), GREY, side), caption, note, overlay=self._frame(position))
+        if len(values) > MOST_LINES:
+            shades = fit(within(values, self._ranges), LARGEST_SIDE)
+            return html.picture(map_png(shades, GREY), caption, note, overlay=self._frame(position))
+        shares, told = within(values, own_ranges(values)), self.inputs.informative(position)
         rows = _path([((0, y), (shares.shape[1], y)) for y in range(1, len(shares))], "rows")
         lines = _path((zip(x, y, strict=True) for x, y in traces(shares)), "line")
         border = "" if told is None else _border(told)

@@ -43,7 +43,7 @@ class TextView:
         """The `data` in words."""
         words, size = data.shape
         lengths = data.evaluation.lengths
-        usual = "" if lengths is None else f" ({np.median(lengths[data.evaluation.index]):.0f} in the middle)"
+        usual = "" if lengths is None else f" (median {np.median(lengths[data.evaluation.index]):.0f})"
         return f"texts of up to {words:,} words{usual}, as word vectors of {size} numbers"
 
     def notes(self) -> Iterator[str]:
@@ -54,7 +54,7 @@ class TextView:
             "mean map weighs most."
         )
         if self.inputs.data is not None and self.inputs.data.evaluation.query is not None:
-            yield "Words beside a line are the query that is asked of the text: they are always kept and never ranked."
+            yield "The words beside the bar are the query asked of the text: they are always kept and never ranked."
         if self.inputs.data is None:
             yield "Numbers stand for the words: their places in the text."
 
@@ -128,12 +128,12 @@ STYLE = """
 .text .bar,.text .ticks{order:2;max-width:180px}
 .text .ticks{width:180px}
 .thumbs.text p{font-size:.88rem;line-height:1.5}
-mark{background:none;color:inherit;padding:1px 3px;border-radius:3px;box-decoration-break:clone;
+mark{background:none;color:inherit;padding:1px 3px 2px;border-radius:3px;box-decoration-break:clone;
 -webkit-box-decoration-break:clone}
-.sure{text-decoration:underline 2px;text-underline-offset:3px}
+.sure{text-decoration:underline 1.5px;text-underline-offset:2px}
 .masked,.gap{color:var(--muted)}
 .query{border-left:3px solid var(--line);padding-left:10px}
-.whole{grid-column:1/-1;margin:0}
+.whole{grid-column:1/-1;margin:0;font-size:.9rem}
 @media (max-width:720px){.strip.text{grid-template-columns:minmax(0,1fr)}
 .thumbs.text{grid-template-columns:repeat(2,minmax(0,1fr))}}
 """.replace("\n", "")

@@ -11,9 +11,9 @@ from functools import cached_property
 
 from salcore.data import Data
 from salcore.search.goal import score, values
-from salcore.search.record import Record
+from salcore.search.record import RECORD, Record
 from salcore.search.settings import Setting, settings
-from salcore.search.trial import Trial, over
+from salcore.search.trial import FOLDER, Trial, over
 from salcore.spec import SearchSpec, Spec
 from salcore.storage import Store
 
@@ -36,12 +36,12 @@ class Schedule:
     """The trials of a search, as far as they are known, and which of them are over, found on storage.
 
     `spec` is that of the search, with every default written out. `propose` is asked where settings are not known
-    beforehand. With `retry_failed` a trial that failed counts as one that is still to be done.
+    beforehand.
     """
 
-    def __init__(self, spec: Spec, data: Data, store: Store, propose: Propose, *, retry_failed: bool = False) -> None:
+    def __init__(self, spec: Spec, data: Data, store: Store, propose: Propose) -> None:
         self.spec, self.store = spec, store
-        self._data, self._propose, self._retry_failed = data, propose, retry_failed
+        self._data, self._propose = data, propose
         self._known = settings(spec.search)
         self._trials: dict[int, Trial] = {}
         self._over: dict[str, Record] = {}
@@ -62,7 +62,7 @@ class Schedule:
         """The record of a trial that is over; None if it is still to be done, or to be gone on with."""
         if trial.name not in self._over:
             found = over(trial, self._data)
-            if found is None or not self._counts(found):
+            if found is None or (found.state == "stopped" and not self.spec.search.asha):
                 return None
             self._over[trial.name] = found
         return self._over[trial.name]
@@ -71,16 +71,18 @@ class Schedule:
         """The records of the trials that are over, in order."""
         return [record for record in self._records(len(self)) if record is not None]
 
+    def forget_failed(self) -> None:
+        """Have the trials that failed done again."""
+        for found in self.records():
+            if found.state == "failed":
+                self.store.child(f"{FOLDER}/{found.name}").delete(RECORD)
+                del self._over[found.name]
+
     def _records(self, count: int) -> Iterator[Record | None]:
         """The records of the first `count` trials; None for one that is not over, or not known."""
         for place in range(count):
             trial = self.trial(place)
             yield None if trial is None else self.over(trial)
-
-    def _counts(self, found: Record) -> bool:
-        if found.state == "stopped":
-            return self.spec.search.asha
-        return found.state == "finished" or not self._retry_failed
 
     def _setting(self, place: int) -> Setting | None:
         if self._known is not None:

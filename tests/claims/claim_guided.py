@@ -38,7 +38,7 @@ DEFAULTS = {
     "ranking": "signed",
     "of": "logit",
     "mode": "train",
-    "fill": "uniform",
+    "fill": None,
     "detach_target": False,
 }
 

@@ -191,7 +191,8 @@ def test_a_run_stands_as_promised(scene):
 
     told = parent.data.params | {key: value for key, value in parent.data.tags.items() if key.startswith(MAY_CHANGE)}
     keys = {key for key, *_ in describe()} - {"attribution.methods.name"}
-    assert {key for key in keys if not key.startswith("model.")} <= set(told)
+    # A search that is not asked for is no part of a run.
+    assert {key for key in keys if not key.startswith(("model.", "search."))} <= set(told)
     assert (parent.data.params["training.epochs"], parent.data.params["data.train_samples"]) == ("3", "null")
     assert parent.data.tags["ensemble.members"] == "2"
 

@@ -176,7 +176,7 @@ def test_what_failed_is_tried_again_on_request(found, search):
         (("training.epochs=0",), "training.epochs", "1 or more"),
         (("ensemble.until=0.1", "ensemble.members=9"), "ensemble.until", "null"),
         (("search.wieght=[1]",), "search.wieght", "weight"),
-        (("training.guidance.fill=previous_word",), "training.guidance.fill", ""),
+        (("training.guidance.fill=previous_word",), "training.guidance.fill", "uniform"),
     ],
 )
 def test_mistakes_are_told_in_one_line(job, place, tmp_path, arguments, key, told):
@@ -217,8 +217,3 @@ def test_a_plan_tells_of_the_trials_and_does_nothing(job, place, tmp_path):
     assert "grid: 3 trials, standard training among them; 0 are over" in told.out
     assert "accuracy_drop of gradient (lower is better)" in told.out
     assert not list(tmp_path.iterdir())
-
-
-def test_help_tells_of_the_keys(job):
-    with pytest.raises(SystemExit):
-        job(tune_, "--help")

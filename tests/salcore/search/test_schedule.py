@@ -33,8 +33,8 @@ def searching(tmp_path, monkeypatch):
     """A function from the text of a section to its schedule; that members are trained is taken as read."""
     monkeypatch.setattr(schedule, "over", lambda trial, data: _standing(trial))
 
-    def make(text, folder="search", **changes):
-        return Schedule(parse(f"search: {{{text}}}"), DATA, Store(tmp_path / folder), Asked([]), **changes)
+    def make(text, folder="search"):
+        return Schedule(parse(f"search: {{{text}}}"), DATA, Store(tmp_path / folder), Asked([]))
 
     return make
 
@@ -78,7 +78,11 @@ def test_a_failed_trial_is_over_unless_it_is_to_be_tried_again(searching, record
     text = "mask_fraction: [0.5], weight: [1]"
     finish(searching(text).trial(1), record, state="failed", reason="diverged")
     assert len(searching(text).records()) == 1
-    assert searching(text, retry_failed=True).records() == []
+    again = searching(text)
+    again.forget_failed()
+    assert again.records() == searching(text).records() == []
+    finish(again.trial(1), record, state="failed", reason="diverged")
+    assert len(again.records()) == 1, "tried again, it failed again"
 
 
 def test_a_trial_that_asha_stopped_is_over_as_long_as_there_is_asha(searching, record):

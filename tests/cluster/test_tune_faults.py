@@ -1,0 +1,133 @@
+"""A search whose driver, or everything, is killed in the middle ends with the trials of one that nothing disturbed."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from jobs.tracking import client
+
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # MLflow's use of SQLAlchemy
+]
+
+ROOT = Path(__file__).resolve().parents[2]
+TRIALS = 5
+SPEC = f"""
+name: killed
+data: {{name: digits, train_samples: 1000, eval_samples: 60}}
+model: {{name: small_cnn, width: 4, norm: batch, dropout: 0.3}}
+ensemble: {{members: 2}}
+training: {{epochs: 25, batch_size: 64}}
+cluster: {{slots: 2}}
+attribution: {{batch_size: 32, methods: [gradient]}}
+search: {{algorithm: optuna, trials: {TRIALS - 1}, ahead: 1, objectives: [accuracy, faithfulness]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> Callable:
+    """A function that starts the command on a folder, in a process and a cluster of its own."""
+    home = tmp_path_factory.mktemp("killed")
+    (home / "killed.yaml").write_text(SPEC)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    started = []
+
+    def run(name: str) -> tuple[Path, subprocess.Popen]:
+        with Path(f"{home / name}.log").open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "jobs.tune", "killed.yaml", "--run-dir", name],
+                cwd=home,
+                env={**environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        started.append(process)
+        return home / name, process
+
+    yield run
+    for process in started:
+        kill(process, everything=True)
+
+
+def kill(process: subprocess.Popen, *, everything: bool) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        below = psutil.Process(process.pid).children(recursive=True) if everything else []
+        process.send_signal(signal.SIGKILL)
+        for each in below:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+    process.wait()
+
+
+def log(folder: Path) -> str:
+    return Path(f"{folder}.log").read_text()
+
+
+def wait(folder: Path, process: subprocess.Popen, met: Callable[[], bool], seconds: float = 200) -> None:
+    over = time.monotonic() + seconds
+    while not met():
+        assert process.poll() is None, log(folder)
+        assert time.monotonic() < over, log(folder)
+        time.sleep(0.05)
+
+
+def records(folder: Path) -> dict[str, str]:
+    return {path.parent.name: path.read_text() for path in sorted(folder.glob("trials/*/trial.json"))}
+
+
+def weights(folder: Path) -> dict[str, tuple[int, bytes]]:
+    found = sorted(folder.glob("trials/*/members/*/weights.safetensors"))
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start) -> Path:
+    folder, process = start("undisturbed")
+    assert process.wait(300) == 0, log(folder)
+    return folder
+
+
+def test_a_killed_search_goes_on_to_the_same_trials(start, undisturbed):
+    """The driver alone at first; then the driver with all processes of its cluster; then it comes to its end."""
+    folder, process = start("killed")
+    wait(folder, process, lambda: len(records(folder)) >= 1 and any(folder.glob("trials/*/members/*/checkpoint.pt")))
+    kill(process, everything=False)
+    first = records(folder)
+    assert 1 <= len(first) < TRIALS
+    _, process = start("killed")
+    wait(folder, process, lambda: len(records(folder)) > len(first))
+    kill(process, everything=True)
+    second, trained = records(folder), weights(folder)
+    assert len(second) < TRIALS, "it was killed in the middle"
+    _, process = start("killed")
+    assert process.wait(300) == 0, log(folder)
+
+    assert records(folder) == records(undisturbed)
+    assert len(records(folder)) == TRIALS
+    assert first.items() <= records(folder).items()
+    found = weights(folder)
+    assert trained.items() <= found.items(), "no member was trained twice"
+    assert [content for _, content in found.values()] == [content for _, content in weights(undisturbed).values()]
+    assert (folder / "search.json").read_text() == (undisturbed / "search.json").read_text()
+
+
+def test_mlflow_has_every_trial_once_whatever_was_killed(start, undisturbed):
+    mlflow = client(f"sqlite:///{undisturbed.parent / 'runs' / 'mlflow.db'}")
+    experiment = mlflow.get_experiment_by_name("killed").experiment_id
+    runs = mlflow.search_runs([experiment])
+    of = {run.data.tags["salcore.directory"]: run for run in runs}
+    assert len(of) == len(runs) == 2 * (1 + TRIALS)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        for key in run.data.metrics:
+            assert len(mlflow.get_metric_history(run.info.run_id, key)) == 1
