@@ -82,6 +82,8 @@ def prepare(command: Command, data: Data | None = None) -> Plan:
     until.method(spec)
     data = load(spec.data) if data is None else data
     models.check(spec.model, data.shape, len(data.classes), kind=data.kind)
+    for method in spec.attribution.methods:
+        check_settings(method.name, method.settings, data.kind)
     spec = complete(spec, data.kind)
     spec = spec.model_copy(update={"data": spec.data.model_copy(update={"eval_samples": len(data.evaluation)})})
     _check_weights(spec, data)

@@ -36,7 +36,7 @@ def complete(spec: Spec, kind: Kind = "images") -> Spec:
 
 
 def _guided(training: TrainingSpec, kind: Kind) -> TrainingSpec:
-    guidance = training.guidance.model_copy(update={"fill": training.guidance.fill or fill_for(kind)})
+    guidance = training.guidance.model_copy(update={"fill": fill_for(kind, training.guidance.fill)})
     return training.model_copy(update={"guidance": guidance})
 
 

@@ -6,9 +6,20 @@ PASSAGE = 20
 """Words of a passage."""
 
 
-def stretches(weights: np.ndarray, query: int, most: int) -> list[tuple[int, int]]:
-    """The `spans` of a text without its query, the first words, in places of the whole text."""
-    return [(query + start, query + stop) for start, stop in spans(weights[query:], most)]
+def excerpt(weights: np.ndarray, query: int, most: int) -> list[int]:
+    """Places of the words of a text that are shown after its query, the first words; -1 where words are left out.
+
+    `weights` `(T,)` are the magnitudes of all words.
+
+    >>> excerpt(np.array([9.0, 0.0, 0.0, 0.0, 1.0, 0.0]), 1, 2)
+    [1, -1, 4, -1]
+    """
+    places: list[int] = []
+    end = query
+    for start, stop in spans(weights[query:], most):
+        places += [-1] * (query + start > end) + [*range(query + start, query + stop)]
+        end = query + stop
+    return places + [-1] * (end < len(weights))
 
 
 def spans(weights: np.ndarray, most: int) -> list[tuple[int, int]]:

@@ -10,12 +10,12 @@ from salcore.figures.canvas import BLUE, INK, MUTED, png
 from salcore.figures.charts import class_name
 from salcore.figures.choose import extremes, representative
 from salcore.figures.colour import DIVERGING, displayable, signed_scale
-from salcore.figures.excerpt import spans
+from salcore.figures.excerpt import excerpt
 from salcore.figures.inputs import Inputs, load_inputs
 from salcore.figures.maps import shown, t_map
 from salcore.figures.series import MOST_LINES, feature_ranges, outline, own_ranges, traces, within
 from salcore.figures.signs import ROOT_M, SIGMA
-from salcore.figures.words import LINE, drawable, flow, levels, write
+from salcore.figures.words import GAP, LINE, drawable, flow, levels, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,11 +93,9 @@ def _text_rows(inputs: Inputs, place: int, maps: Sequence[np.ndarray], titles: S
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    words, query = inputs.words(place) or inputs.places(place, len(maps[0])), inputs.query(place)
-    chosen = [*range(query)]
-    for start, stop in stretches(np.abs(maps[2]), query, WORDS):
-        chosen += [LEFT_OUT] * (start > max(chosen, default=-1) + 1) + [*range(start, stop)]
-    chosen += [LEFT_OUT] * (chosen[-1] < len(words) - 1)
+    query, words = inputs.query(place), inputs.words(place) or list(map(str, range(1, len(maps[0]) + 1)))
+    chosen = [*range(query), *excerpt(np.abs(maps[2]), query, WORDS)]
+    words = drawable([*words, GAP])  # -1, what is left out, is the last of them
     told = [words[i] for i in chosen]
     high = LINE * len(flow(told, MEASURE))
     width, height = MEASURE + 2 * MARGIN, 2 * MARGIN + TITLE + len(maps) * (TITLE + high)
@@ -111,7 +109,7 @@ def _text_rows(inputs: Inputs, place: int, maps: Sequence[np.ndarray], titles: S
         head, _, rest = title.partition("\n")
         axes.set_title(f"{head}: {rest}", fontsize=9.5, color=MUTED, loc="left", pad=4)
         scale = signed_scale(values)
-        write(axes, told, levels(values, scale)[chosen], scale, MEASURE)
+        write(axes, told, np.append(levels(values, scale), 0)[chosen], scale, MEASURE)
     return figure
 
 

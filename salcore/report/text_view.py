@@ -7,10 +7,10 @@ import numpy as np
 
 from salcore.data.part import Data
 from salcore.figures.colour import DIVERGING, Scale
-from salcore.figures.excerpt import spans
+from salcore.figures.excerpt import excerpt
 from salcore.figures.inputs import Inputs
 from salcore.figures.maps import Panel, Shown, panels
-from salcore.figures.words import LEVELS, LIGHT, code, ground, ink_on, levels, shade
+from salcore.figures.words import GAP, LEVELS, LIGHT, code, ground, ink_on, levels, shade
 from salcore.report import html
 
 MOST_WORDS, FEWEST_WORDS = 120, 40
@@ -19,7 +19,7 @@ WORD_BYTES = 36
 """Of markup, on average."""
 SHORT = 24
 """Words of a text that is only named."""
-GAP = '<span class="gap">[…]</span>'
+LEFT_OUT = f'<span class="gap">{GAP}</span>'
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ class TextView:
         """The words once for each map, fewer of them where there is little room."""
         length, query = found.maps.shape[-1], self.inputs.query(position)
         words = self.inputs.words(position) or list(map(str, range(1, length + 1)))
-        weights = np.abs(found.maps.mean(axis=0))[query:]
-        chosen = spans(weights, max(FEWEST_WORDS, min(MOST_WORDS, room // WORD_BYTES)))
-        stretches = [(query + start, query + stop) for start, stop in chosen]
-        if (shown := sum(stop - start for start, stop in chosen)) < len(weights):
-            yield html.paragraph(f"{shown} of {len(weights):,} words are shown.", "muted whole")
+        most = max(FEWEST_WORDS, min(MOST_WORDS, room // WORD_BYTES))
+        places = excerpt(np.abs(found.maps.mean(axis=0)), query, most)
+        if -1 in places:
+            shown = sum(place >= 0 for place in places)
+            yield html.paragraph(f"{shown} of {length - query:,} words are shown.", "muted whole")
         for panel in panels(found):
-            yield _words(panel, words, query, stretches)
+            yield _words(panel, words, query, places)
 
     def strip(self, pieces: Sequence[str]) -> str:
         """Two of the `pieces` beside one another."""
@@ -90,8 +90,8 @@ def _short(words: Sequence[str], caption: str, note: str) -> str:
     return html.figure(f"<p>{html.escape(told)}</p>", caption, note)
 
 
-def _words(panel: Panel, words: Sequence[str], query: int, stretches: Sequence[tuple[int, int]]) -> str:
-    """One map as words: those of the query apart, then the stretches of the text."""
+def _words(panel: Panel, words: Sequence[str], query: int, places: Sequence[int]) -> str:
+    """One map as words: those of the query apart, then those of the text at `places`; -1 is what is left out."""
     scale = ground(panel.scale)
     shades = levels(panel.values, scale)
     sure = np.zeros(len(shades), bool) if panel.mask is None else panel.mask
@@ -100,8 +100,8 @@ def _words(panel: Panel, words: Sequence[str], query: int, stretches: Sequence[t
     kind = "p" if scale.palette == DIVERGING else "s"
     marked = [_word(word, int(level), bool(s), kind) for word, level, s in zip(words, shades, sure, strict=True)]
     asked = f'<p class="query">{" ".join(marked[:query])}</p>' if query else ""
-    text = f" {GAP} ".join(" ".join(marked[start:stop]) for start, stop in stretches)
-    text += f" {GAP}" * (stretches[-1][1] < len(words))
+    marked.append(LEFT_OUT)
+    text = " ".join(marked[place] for place in places)
     told = f"<p{' class=masked' * (panel.mask is not None)}>{text}</p>"
     return html.figure(asked + told, panel.caption, panel.note, scale)
 
