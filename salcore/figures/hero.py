@@ -15,7 +15,7 @@ from salcore.figures.inputs import Inputs, load_inputs
 from salcore.figures.maps import shown, t_map
 from salcore.figures.series import MOST_LINES, feature_ranges, outline, own_ranges, traces, within
 from salcore.figures.signs import ROOT_M, SIGMA
-from salcore.figures.words import GAP, LINE, drawable, flow, levels, write
+from salcore.figures.words import GAP, LINE, SIZE, drawable, flow, levels, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,12 +98,12 @@ def _text_rows(inputs: Inputs, place: int, maps: Sequence[np.ndarray], titles: S
     words = drawable([*words, GAP])  # -1, what is left out, is the last of them
     told = [words[i] for i in chosen]
     high = LINE * len(flow(told, MEASURE))
-    width, height = MEASURE + 2 * MARGIN, 2 * MARGIN + TITLE + len(maps) * (TITLE + high)
+    width, height = MEASURE + 2 * MARGIN, 2 * MARGIN + SIZE + len(maps) * (TITLE + high)
     figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
     FigureCanvasAgg(figure)
     figure.text(MARGIN / width, 1 - MARGIN / height, titles[0].partition("\n")[0], fontsize=12, color=INK, va="top")
     for row, (values, title) in enumerate(zip(maps, titles[1:], strict=True)):
-        bottom = height - MARGIN - TITLE - (row + 1) * (TITLE + high)
+        bottom = height - MARGIN - SIZE - (row + 1) * (TITLE + high)
         axes = figure.add_axes((MARGIN / width, bottom / height, MEASURE / width, high / height))
         axes.axis("off")
         head, _, rest = title.partition("\n")

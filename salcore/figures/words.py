@@ -17,7 +17,7 @@ LEVELS = 10
 """Shades of one sign; words of less than half a shade have no ground."""
 LIGHT = "Greens"
 """Palette of deviations on words: as in a signed map, what is nothing looks like paper."""
-SIZE, LINE, SPACE = 10.0, 17.0, 4.5
+SIZE, LINE, SPACE = 10.0, 17.0, 5.5
 """Of words in a figure, points: their size, from line to line, and between two."""
 FINE = 10
 """Words are measured at so many dots per point."""
