@@ -33,7 +33,7 @@ def accuracy_drop(
     query: Tensor | None = None,
     seed: int = 0,
     draws: int = 5,
-    batch_size: int = 256,
+    batch_size: int = 128,
 ) -> Curve:
     """Accuracy after the floor(fraction * positions) positions of highest saliency are filled, from fraction 0.
 

@@ -87,7 +87,7 @@ def _probabilities(
     query: Tensor | None = None,
     seed: int = 0,
     draws: int = 5,
-    batch_size: int = 256,
+    batch_size: int = 128,
 ) -> Probabilities:
     if steps < 1:
         raise ValueError(f"`steps`: expected at least 1, got {steps}")

@@ -45,7 +45,7 @@ def remove_and_retrain(
     fill: Fill | None = None,
     ranking: Ranking = "magnitude",
     seed: int = 0,
-    batch_size: int = 256,
+    batch_size: int = 128,
 ) -> Curve:
     """Accuracy of networks trained and evaluated without the floor(fraction * positions) top positions, from 0 (ROAR).
 

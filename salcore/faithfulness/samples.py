@@ -32,7 +32,7 @@ class Samples:
     kind: Kind = "images"
     valid: Tensor | None = None
     query: Tensor | None = None
-    batch_size: int = 256
+    batch_size: int = 128
 
     def __post_init__(self) -> None:
         if self.kind not in SHAPES:

@@ -1,5 +1,6 @@
 """What the studies of saliency guided training share: an ensemble trained either way, compared seed by seed."""
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -35,9 +36,19 @@ def pairs(runs: "Mapping[str, Run]") -> "dict[str, tuple[Run, Run]]":
 
 @cache  # rows and figures are made of the same numbers, which take minutes
 def faithfulness(run: "Run", *names: str, random: bool = False) -> dict[tuple[str | None, str], Measured]:
-    """Measures of each method of a run, and with `random` of random rankings, by (method, measure)."""
-    print(f"measure  {', '.join(names)} of {len(run.members)} members of {run.store}", flush=True)
-    return measures(run, [*run.methods, None] if random else run.methods, names)
+    """Measures of each method of a run, and with `random` of random rankings, by (method, measure).
+
+    Random rankings are of the samples that are explained, one per member.
+    """
+    samples = max(len(run.column(method, "sample")) for method in run.methods)
+    settings = {name: {"draws": 1} for name in names} if random else None
+    data, found = run.data(), {}
+    for method in [*run.methods, None] if random else run.methods:
+        began = time.perf_counter()
+        found |= measures(run, [method], names, samples=samples, data=data, settings=None if method else settings)
+        took = time.perf_counter() - began
+        print(f"measure  {', '.join(names)} of {method or 'random rankings'} in {took:.0f} s, {run.store}", flush=True)
+    return found
 
 
 def own(found: Measured) -> np.ndarray:
