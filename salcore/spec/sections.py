@@ -38,7 +38,9 @@ class ModelSpec(Open):
     """The network. Further keys are settings of the network named (`--help` lists them)."""
 
     name: str = told(
-        "small_cnn, mnist_cnn, a torchvision classifier or python:package.module:function", default="small_cnn"
+        "of images: small_cnn, mnist_cnn or a torchvision classifier; of series: lstm, input_cell_lstm, tcn or "
+        "transformer; of texts: bilstm; of any: python:package.module:function",
+        default="small_cnn",
     )
     weights: str | None = told("file of weights to start from (fine-tuning)", default=None)
 

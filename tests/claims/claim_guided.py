@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import softmax
 
 from salcore.explain import read_predictions
+from salcore.faithfulness import gradient_spread
 from salcore.layout import LOGITS, member_folder, part_file
 from salcore.spec import GuidanceSpec, Spec, from_dict
 from tests.claims.ensembles import Ensemble, mean_interval, mirror
@@ -87,18 +89,8 @@ def accuracies(ensemble: Ensemble) -> list[float]:
 
 def shares(ensemble: Ensemble) -> list[float]:
     """Each member's share of gradient magnitude in the top pixels, mean over the samples."""
-    return [_mean(top_share(ensemble.maps(member))) for member in ensemble.members]
-
-
-def top_share(maps: np.ndarray, top: float = TOP) -> np.ndarray:
-    """Of maps (N, C, H, W), the share (N,) of the magnitude, mean over channels, in the largest `top` of the pixels.
-
-    Maps of zeros are left out, as they have no share.
-    """
-    magnitude = np.sort(np.abs(maps).mean(1, dtype=np.float64).reshape(len(maps), -1), axis=1)
-    magnitude = magnitude[magnitude.sum(1) > 0]
-    count = int(top * magnitude.shape[1])
-    return magnitude[:, -count:].sum(1) / magnitude.sum(1)
+    maps = (torch.from_numpy(ensemble.maps(member)) for member in ensemble.members)
+    return [float(gradient_spread(each, TOP).top_share.nanmean()) for each in maps]
 
 
 def paired(measure: Callable[[Ensemble], list[float]], standard: Ensemble, guided: Ensemble) -> list[float]:

@@ -123,13 +123,6 @@ def test_defaults_of_guidance():
     assert GuidanceSpec().model_dump() == claim_guided.DEFAULTS
 
 
-def test_the_share_of_the_top_pixels():
-    even, one = np.ones((1, 2, 4, 5)), np.zeros((1, 2, 4, 5))
-    one[0, 1, 2, 3] = -3
-    shares = claim_guided.top_share(np.concatenate([even, one, np.zeros((1, 2, 4, 5))]))
-    np.testing.assert_allclose(shares, [2 / 20, 1])
-
-
 def test_a_mean_and_its_interval():
     """Student's t for 2 degrees of freedom is 4.303 at 97.5 %."""
     mean, low, high = ensembles.mean_interval([1.0, 2.0, 3.0])
