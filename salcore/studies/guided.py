@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from salcore.runs import Run
 
 STANDARD, GUIDED = "standard", "guided"
+GUIDANCE = {"mode": "eval", "of": "log_probability"}
+"""As the published code trains; signed ranking and the kind's own fill are the defaults."""
 
 
 def either_way(values: Mapping[str, Any], guidance: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Spec values of an ensemble trained with the standard loss, and of the same seeds trained guided."""
-    guided = {**values["training"], "objective": "guided", "guidance": dict(guidance)}
+    """Spec values of an ensemble trained with the standard loss, and of the same seeds trained guided.
+
+    `guidance` adds to `GUIDANCE`.
+    """
+    guided = {**values["training"], "objective": "guided", "guidance": {**GUIDANCE, **guidance}}
     return {STANDARD: dict(values), GUIDED: {**values, "training": guided}}
 
 

@@ -40,8 +40,6 @@ PRESETS = {"small": SMALL, "full": FULL}
 METHOD = "gradient"
 DROP = "accuracy_drop"
 WAYS = (STANDARD, GUIDED)
-GUIDANCE = {"mode": "eval", "of": "log_probability"}
-"""As the published code trains on MNIST; signed ranking and uniform fill are the defaults."""
 PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = {
     "accuracy": {STANDARD: (0.9864,), GUIDED: (0.9809,)},
     "gradient": {STANDARD: (0.682, 0.443, 0.270), GUIDED: (0.469, 0.229, 0.170)},
@@ -77,7 +75,7 @@ def ensembles(
         },
         "attribution": {"methods": methods(explained)},
     }
-    return either_way(values, {"mask_fraction": mask_fraction, "weight": weight, **GUIDANCE})
+    return either_way(values, {"mask_fraction": mask_fraction, "weight": weight})
 
 
 def methods(explained: int) -> list[dict[str, Any]]:

@@ -35,13 +35,14 @@ ABOUT = (
     "most 0.8, less those of the same saliency in random order within each sample: Eq. 7 and 8. Saliency is the "
     "magnitude of the map of the label's logit, scaled per sample; the published code explains the probability. Mean "
     "over the data sets, then over members (the paper's five runs), which are paired by seed. The paper does not say "
-    "which base process it used; ours is Gaussian noise, scaled per feature."
+    "which base process it used; ours is Gaussian noise, scaled per feature. Guidance as in the published code for "
+    "images: gradients of the log-probability in evaluation mode."
 )
 SMALL: dict[str, Any] = {
     "sets": ["middle", "moving_small_middle"],
     "networks": ["tcn", "lstm"],
     "members": 3,
-    "epochs": 60,
+    "epochs": 40,
     "mask_fraction": 0.5,
     "weight": 1.0,
     "eval_samples": 100,
