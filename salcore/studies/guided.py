@@ -43,9 +43,9 @@ def pairs(runs: "Mapping[str, Run]") -> "dict[str, tuple[Run, Run]]":
 def faithfulness(run: "Run", *names: str, random: bool = False) -> dict[tuple[str | None, str], Measured]:
     """Measures of each method of a run, and with `random` of random rankings, by (method, measure).
 
-    Random rankings are of the samples that are explained, one per member.
+    All are of the samples that every method explains; random rankings are one per member.
     """
-    samples = max(len(run.column(method, "sample")) for method in run.methods)
+    samples = min(len(run.column(method, "sample")) for method in run.methods)
     settings = {name: {"draws": 1} for name in names} if random else None
     data, found = run.data(), {}
     for method in [*run.methods, None] if random else run.methods:
