@@ -89,7 +89,7 @@ def accuracies(ensemble: Ensemble) -> list[float]:
 
 def shares(ensemble: Ensemble) -> list[float]:
     """Each member's share of gradient magnitude in the top pixels, mean over the samples."""
-    maps = (torch.from_numpy(ensemble.maps(member)) for member in ensemble.members)
+    maps = (torch.tensor(ensemble.maps(member)) for member in ensemble.members)
     return [float(gradient_spread(each, TOP).top_share.nanmean()) for each in maps]
 
 
