@@ -47,7 +47,8 @@ def faithfulness(run: "Run", *names: str, random: bool = False) -> dict[tuple[st
     """
     samples = min(len(run.column(method, "sample")) for method in run.methods)
     settings = {name: {"draws": 1} for name in names} if random else None
-    data, found = run.data(), {}
+    data = run.data()
+    found: dict[tuple[str | None, str], Measured] = {}
     for method in [*run.methods, None] if random else run.methods:
         began = time.perf_counter()
         found |= measures(run, [method], names, samples=samples, data=data, settings=None if method else settings)
@@ -77,16 +78,19 @@ def gained(
     standard: np.ndarray,
     guided: np.ndarray,
     *,
+    sign: int = 1,
+    names: tuple[str, str] = (STANDARD, GUIDED),
     above: float | None = 0.0,
     papers: Sequence[float] | None = None,
 ) -> Row:
-    """A row of guided less standard, claimed to be above a number if there is one; `papers` are the paper's two.
+    """A row of guided less standard (with a sign of -1, of what it takes off), claimed to be above a number if any.
 
-    Members of equal seeds are compared; the interval is over them.
+    `papers` are the paper's two numbers; `names` are for two others that are compared. Members of equal seeds are
+    compared, and the interval is over them.
     """
-    found = _paired(standard, guided)
-    paper = None if papers is None else papers[1] - papers[0]
-    note = f"from {standard.mean():.3f} to {guided.mean():.3f}"
+    found = _paired(sign * standard, sign * guided)
+    paper = None if papers is None else sign * (papers[1] - papers[0])
+    note = f"{names[0]} {standard.mean():.3f}, {names[1]} {guided.mean():.3f}"
     if above is None:
         return measured(what, found, paper=paper, note=note)
     return claimed(what, found, above=above, paper=paper, note=note)

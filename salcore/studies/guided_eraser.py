@@ -119,8 +119,7 @@ def rows(runs: "Mapping[str, Run]") -> Iterator[Row]:
                 for way, values, paper in zip((STANDARD, GUIDED), cells, both, strict=True):
                     yield told(f"{name}, {measure}: {method}, {way}", values, paper=paper)
                 better = f"{name}: {method}, {measure} guided {'above' if sign > 0 else 'below'} standard, by"
-                known = None if both[0] is None else [sign * value for value in both]
-                yield gained(better, *(sign * cell for cell in cells), papers=known)
+                yield gained(better, *cells, sign=sign, papers=None if both[0] is None else both)
             for way, found in ((STANDARD, before), (GUIDED, after)):
                 yield told(f"{name}, {measure}: random, {way}", own(found[None, measure]), paper=papers[6])
     yield from _not_had(runs)

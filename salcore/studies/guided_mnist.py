@@ -100,7 +100,7 @@ def rows(runs: "Mapping[str, Run]") -> Iterator[Row]:
     found = {way: faithfulness(runs[way], DROP, random=True) for way in WAYS}
     for method in runs[STANDARD].methods:
         drops = {way: found[way][method, DROP] for way in WAYS}
-        yield gained(f"{method}: area that guidance takes off", own(drops[GUIDED]), own(drops[STANDARD]))
+        yield gained(f"{method}: area that guidance takes off", *(own(drops[way]) for way in WAYS), sign=-1)
         for way, drop in drops.items():
             yield from _on_the_way(f"{method}, {way}", drop, PUBLISHED.get(method, {}).get(way, ()))
             yield told(f"{method}, {way}: area by the ensemble's mean map", drop.of_mean)

@@ -21,7 +21,9 @@ ABOUT = (
     "Each gradient map is divided by its largest magnitude, as in the figure. After guided training most values are to "
     "lie near zero and the rest far from it: measured by the share of the magnitude in the top 10 % of the pixels, the "
     "share of pixels below a twentieth of the largest, and the distance from the mean to the mean of the outliers of a "
-    "box plot. The paper draws boxes and gives no numbers. Its third set, BIRD with a pretrained VGG-16, cannot be had "
+    "box plot. The last may fall where the first two rise: the more values are near zero the narrower the box, and the "
+    "more small ones are outliers. The paper draws boxes and gives no numbers. Its third set, BIRD with a pretrained "
+    "VGG-16, cannot be had "
     "here."
 )
 SMALL: dict[str, Any] = {

@@ -89,9 +89,10 @@ def rows(runs: "Mapping[str, Run]") -> Iterator[Row]:
         for measure, words in MEASURES.items():
             early, late = ([found[f"{name}-{way}", measure] for way in (STANDARD, GUIDED)] for name in (EARLY, LATE))
             standard, guided = (after - before for before, after in zip(early, late, strict=True))
-            yield gained(f"{words} of late cells less that of early ones, standard", early[0], late[0])
-            yield gained(f"{words} of late cells less that of early ones, guided", early[1], late[1], above=None)
-            yield gained(f"{words}: bias towards late cells that guidance takes off", guided, standard)
+            bias, ends = f"{words} of late cells less that of early ones", (EARLY, LATE)
+            yield gained(f"{bias}, {STANDARD}", early[0], late[0], names=ends)
+            yield gained(f"{bias}, {GUIDED}", early[1], late[1], names=ends, above=None)
+            yield gained(f"{words}: bias towards late cells that guidance takes off", standard, guided, sign=-1)
 
 
 def figures(runs: "Mapping[str, Run]") -> Iterator[Picture]:

@@ -15,7 +15,7 @@ from salcore.studies import (
     guided_timeseries,
     guided_vanishing,
 )
-from salcore.studies.guided import GUIDED, STANDARD, either_way, gained, missing, pairs, told
+from salcore.studies.guided import GUIDANCE, GUIDED, STANDARD, either_way, gained, missing, pairs, told
 
 GUIDED_STUDIES = [name for name in STUDIES if name.startswith("guided_")]
 
@@ -121,4 +121,4 @@ def test_either_way_leaves_what_it_is_given():
     values = {"training": {"epochs": 1}}
     found = either_way(values, {"weight": 2.0})
     assert values == {"training": {"epochs": 1}}
-    assert found[GUIDED]["training"] == {"epochs": 1, "objective": "guided", "guidance": {"weight": 2.0}}
+    assert found[GUIDED]["training"] == {"epochs": 1, "objective": "guided", "guidance": GUIDANCE | {"weight": 2.0}}
