@@ -39,7 +39,7 @@ SMALL: dict[str, Any] = {
     "sets": ["earlier", "center", "later"],
     "network": {"name": "lstm"},
     "members": 3,
-    "epochs": 60,
+    "epochs": 40,
     "mask_fraction": 0.5,
     "weight": 1.0,
     "eval_samples": 300,
