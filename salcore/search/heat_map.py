@@ -104,7 +104,12 @@ def _frame(axes: "Axes", column: int, row: int) -> None:
 
 def _dots(axes: "Axes", records: Sequence[Record], found: Outcome, metric: str) -> Any:
     """A dot for each trial."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     drawn = None
     finished = list(_points(records, metric))
     if finished:

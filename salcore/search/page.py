@@ -1,5 +1,6 @@
 """The page of a search, answers first."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from salcore.faithfulness import paired
@@ -30,7 +31,8 @@ def findings(spec: Spec, records: Sequence[Record], found: Outcome, place: str) 
     """The answers in the order in which a stranger asks."""
     yield _chosen(spec, records, found, place)
     yield _faithfulness(spec, records, found)
-    yield _front(spec.search, records, found)
+    if len(spec.search.objectives) > 1:
+        yield _front(spec.search, records, found)
     if failed := [record for record in records if record.state == "failed"]:
         told = "; ".join(f"{record.name}: {record.reason}" for record in failed)
         yield Finding(question="Did all trials come through?", answer=f"{len(failed)} did not. {told}.", caution=True)
@@ -65,10 +67,16 @@ def _chosen(spec: Spec, records: Sequence[Record], found: Outcome, place: str) -
         told = "None of those tried: standard training is the best by this measure."
     else:
         told = f"k = {chosen.setting.mask_fraction:g}, lambda = {chosen.setting.weight:g}."
-    lost = drop(chosen, standard_of(records))
-    told += f" Accuracy {number(100 * chosen.accuracy.value)}{PERCENT}, {_points(lost)} less than standard training."
+    than = "" if chosen.setting is None else _than_standard(drop(chosen, standard_of(records)))
+    told += f" Accuracy {number(100 * chosen.accuracy.value)}{PERCENT}{than}."
     command = f"python -m jobs.ensemble {place}/{FOLDER}/{chosen.name} ensemble.members=10"
     return Finding(question=question, answer=f"{told} By {_rule(spec.search)}. To go on with it:", command=command)
+
+
+def _than_standard(lost: float) -> str:
+    if math.isnan(lost):
+        return "; standard training's is not known"
+    return f", {_points(abs(lost))} {'less' if lost > 0 else 'more'} than standard training"
 
 
 def _rule(search: SearchSpec) -> str:
