@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from salcore.errors import UserError
 from salcore.faithfulness import over_members
 from salcore.figures import canvas, method_charts
 from salcore.statistics import Estimate
@@ -42,7 +43,7 @@ SMALL: dict[str, Any] = {
     "sets": ["middle", "moving_small_middle"],
     "networks": ["tcn", "lstm"],
     "members": 3,
-    "epochs": 40,
+    "epochs": {"tcn": 40, "lstm": 100},
     "mask_fraction": 0.5,
     "weight": 1.0,
     "eval_samples": 100,
@@ -92,23 +93,31 @@ def ensembles(
     sets: list,
     networks: list,
     members: int,
-    epochs: int,
+    epochs: dict | int,
     mask_fraction: float,
     weight: float,
     eval_samples: int,
 ) -> dict[str, dict[str, Any]]:
-    """Spec values of every network trained either way on every set."""
+    """Spec values of every network trained either way on every set; `epochs` of all networks, or of each by name."""
     found: dict[str, dict[str, Any]] = {}
     for kind, network in product(sets, map(section, networks)):
+        name = network["name"]
+        if isinstance(epochs, dict) and name not in epochs:
+            raise UserError("study.epochs", f"a number for {name} too, or one for all", epochs)
         spec = {
             "data": {"name": f"synthetic:{kind}", "eval_samples": eval_samples},
             "model": network,
             "ensemble": {"members": members},
-            "training": {"epochs": epochs, "batch_size": 50, "schedule": "constant", "learning_rate": 0.001},
+            "training": {
+                "epochs": epochs[name] if isinstance(epochs, dict) else epochs,
+                "batch_size": 50,
+                "schedule": "constant",
+                "learning_rate": 0.001,
+            },
             "attribution": {"methods": [{"name": method, **settings} for method, settings in METHODS.items()]},
         }
         pair = either_way(spec, {"mask_fraction": mask_fraction, "weight": weight})
-        found |= named(f"{kind}-{network['name']}", pair)
+        found |= named(f"{kind}-{name}", pair)
     return found
 
 
