@@ -32,9 +32,9 @@ ABOUT = (
     "Three sets of series whose informative cells lie early, in the middle and late. An LSTM with the standard loss is "
     "to find the late ones better than the early ones; trained guided, it is to find them wherever they are. Areas "
     "under weighted precision (AUP) and recall (AUR). The paper draws bars without numbers and does not give the "
-    "boxes; ours are those of the LSTM paper it repeats (Ismail et al., 2019), whose learning rate is tripled here. The "
-    "middle box covers 36 % of the cells and the others 24 %, so its AUP stands on another level. An accuracy near 0.5 "
-    "says that the box was never found: a network of five units forgets what lies so far back."
+    "boxes; ours are those of the LSTM paper it repeats (Ismail et al., 2019), whose learning rate is tripled here. "
+    "The middle box covers 36 % of the cells and the others 24 %, so its AUP stands on another level. An accuracy near "
+    "0.5 says that the box was never found: a network of five units forgets what lies so far back."
 )
 SMALL: dict[str, Any] = {
     "sets": ["earlier", "center", "later"],
