@@ -1,0 +1,14 @@
+"""Parameter-space saliency: which filters of a network are to blame for its loss on a sample.
+
+Where do Models go Wrong? Parameter-Space Saliency Maps for Explainability (Levin et al., 2021).
+
+>>> import torch
+>>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4, 2))
+>>> filter_profiles(model, torch.ones(5, 1, 3, 3), torch.zeros(5, dtype=torch.int64)).shape
+torch.Size([5, 4])
+"""
+
+from salcore.parameter_space.filters import FilterTable, Layer
+from salcore.parameter_space.profiles import filter_profiles, filter_table
+
+__all__ = ["FilterTable", "Layer", "filter_profiles", "filter_table"]
