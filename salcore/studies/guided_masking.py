@@ -20,7 +20,7 @@ from salcore.member_files import load_member
 from salcore.members import Member
 from salcore.models import build
 from salcore.seeds import forked
-from salcore.studies.guided import STANDARD, accuracies, told
+from salcore.studies.guided import ADADELTA, STANDARD, accuracies, told
 from salcore.studies.networks import section
 from salcore.studies.row import Picture, Row, claimed
 from salcore.training import final_weights, fit
@@ -74,13 +74,7 @@ def ensembles(
             "data": {"eval_samples": eval_samples, **section(data)},
             "model": section(network),
             "ensemble": {"members": members},
-            "training": {
-                "epochs": epochs,
-                "batch_size": batch_size,
-                "optimizer": "adadelta",
-                "schedule": "constant",
-                "learning_rate": 1.0,
-            },
+            "training": {"epochs": epochs, "batch_size": batch_size, **ADADELTA},
             "attribution": {"methods": [METHOD]},
         }
     }

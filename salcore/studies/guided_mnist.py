@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from salcore.faithfulness import Measured, over_members
 from salcore.figures import canvas, method_charts
 from salcore.statistics import Estimate
-from salcore.studies.guided import GUIDED, STANDARD, accuracies, either_way, faithfulness, gained, own, told
+from salcore.studies.guided import ADADELTA, GUIDED, STANDARD, accuracies, either_way, faithfulness, gained, own, told
 from salcore.studies.networks import section
 from salcore.studies.row import Picture, Row
 
@@ -66,13 +66,7 @@ def ensembles(
         "data": {"eval_samples": eval_samples, **section(data)},
         "model": section(network),
         "ensemble": {"members": members},
-        "training": {
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "optimizer": "adadelta",
-            "schedule": "constant",
-            "learning_rate": 1.0,
-        },
+        "training": {"epochs": epochs, "batch_size": batch_size, **ADADELTA},
         "attribution": {"methods": methods(explained)},
     }
     return either_way(values, {"mask_fraction": mask_fraction, "weight": weight})

@@ -23,8 +23,7 @@ ABOUT = (
     "share of pixels below a twentieth of the largest, and the distance from the mean to the mean of the outliers of a "
     "box plot. The last may fall where the first two rise: the more values are near zero the narrower the box, and the "
     "more small ones are outliers. The paper draws boxes and gives no numbers. Its third set, BIRD with a pretrained "
-    "VGG-16, cannot be had "
-    "here."
+    "VGG-16, cannot be had here."
 )
 SMALL: dict[str, Any] = {
     **{key: value for key, value in guided_mnist.SMALL.items() if key not in ("network", "data")},
@@ -60,20 +59,11 @@ def ensembles(
     explained: int,
 ) -> dict[str, dict[str, Any]]:
     """Spec values of the ensemble trained either way on every set; `networks` has one for each name in `data`."""
+    # The signature names them, since a user's settings are held against it.
+    settings = {key: value for key, value in locals().items() if key not in ("data", "networks")}
     found: dict[str, dict[str, Any]] = {}
     for name, where in data.items():
-        pair = guided_mnist.ensembles(
-            network=networks[name],
-            data=where,
-            members=members,
-            epochs=epochs,
-            batch_size=batch_size,
-            mask_fraction=mask_fraction,
-            weight=weight,
-            eval_samples=eval_samples,
-            explained=explained,
-        )
-        found |= named(name, pair)
+        found |= named(name, guided_mnist.ensembles(network=networks[name], data=where, **settings))
     return found
 
 

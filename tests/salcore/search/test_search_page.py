@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from salcore.complete import complete
+from salcore.figures.signs import PERCENT
 from salcore.search import outcome
 from salcore.search.heat_map import heat_map
-from salcore.search.page import build
+from salcore.search.page import build, findings
 from salcore.search.table import printed, table
 from salcore.spec import parse
 
@@ -104,3 +105,39 @@ def test_a_difference_is_judged_member_by_member(record):
     standard, other = record(None, [0.9] * 3, [0.2, 0.5, 0.8]), record(0.5, [0.9] * 3, [0.1, 0.39, 0.71])
     page = build(spec(), [standard, other], outcome([standard, other], spec().search), "runs/s")
     assert "Yes: accuracy_drop of gradient (lower is better) 0.400 against 0.500" in page
+
+
+def answers(records, text=""):
+    """What the page answers, by its questions."""
+    asked = spec(text)
+    return {each.question: each.answer for each in findings(asked, records, outcome(records, asked.search), "runs/s")}
+
+
+@pytest.mark.parametrize(("accuracy", "told"), [(0.88, "2.00 points less"), (0.93, "3.00 points more")])
+def test_lost_accuracy_is_told_as_less_than_standard_trainings_and_won_as_more(record, accuracy, told):
+    trials = [record(None, [0.9], [0.5]), record(0.5, [accuracy], [0.3])]
+    assert f", {told} than standard training." in answers(trials, "accuracy_drop_at_most: 0.1")["Which setting?"]
+
+
+def test_what_is_lost_is_not_known_where_standard_training_failed(record):
+    trials = [record(None, state="failed", reason="diverged"), record(0.5, [0.9], [0.3])]
+    found = answers(trials)
+    assert "; standard training's is not known." in found["Which setting?"]
+    assert "points" not in found["Which setting?"].partition(" By ")[0]
+    assert found["Are the maps more faithful than standard training's?"] == "There is nothing to compare."
+
+
+def test_standard_training_is_not_held_against_itself(record):
+    told = answers([record(None, [0.9], [0.2]), record(0.5, [0.9], [0.3])])["Which setting?"]
+    accuracy = told.partition("Accuracy ")[2].partition(" By ")[0]
+    assert accuracy == f"90.00{PERCENT}."
+
+
+def test_the_front_is_asked_for_where_there_are_several_objectives(trials):
+    both, question = "accuracy, faithfulness", "What is on the Pareto front of accuracy, faithfulness?"
+    found = answers(trials, f"objectives: [{both}]")
+    assert found[question].startswith("k0.25-lambda0.5: no other of the 5 trials")
+    assert f"By the member of the Pareto front of {both} that is nearest to the best" in found["Which setting?"]
+    alone = answers(trials)
+    assert not any("front" in each for each in [*alone, alone["Which setting?"]])
+    assert "By the best faithfulness among the trials that lose at most 1.00 points" in alone["Which setting?"]
