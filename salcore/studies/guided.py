@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from salcore.errors import UserError
 from salcore.faithfulness import Measured, measures, over_members
 from salcore.statistics import Estimate
 from salcore.studies.row import UNKNOWN, Row, claimed, measured
@@ -36,9 +37,17 @@ def named(prefix: str, pair: Mapping[str, dict[str, Any]]) -> dict[str, dict[str
 
 
 def pairs(runs: "Mapping[str, Run]") -> "dict[str, tuple[Run, Run]]":
-    """The two runs of each pair by what they are of, standard first."""
+    """The two runs of each pair by what they are of, standard first.
+
+    Raises UserError for runs of which other members are trained: members of equal seeds are compared.
+    """
     names = [name.removesuffix(f"-{STANDARD}") for name in runs if name.endswith(f"-{STANDARD}")]
-    return {name: (runs[f"{name}-{STANDARD}"], runs[f"{name}-{GUIDED}"]) for name in names}
+    found = {name: (runs[f"{name}-{STANDARD}"], runs[f"{name}-{GUIDED}"]) for name in names}
+    for name, (standard, guided) in found.items():
+        if standard.members != guided.members:
+            got = f"{list(standard.members)} and {list(guided.members)}"
+            raise UserError("study", f"the same members of {name} trained either way (try --retry-failed)", got)
+    return found
 
 
 @cache  # rows and figures are made of the same numbers, which take minutes

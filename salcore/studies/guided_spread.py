@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from salcore.errors import UserError
 from salcore.faithfulness import gradient_spread, over_members
 from salcore.figures import canvas, method_charts
 from salcore.studies import guided_mnist
@@ -63,6 +64,8 @@ def ensembles(
     settings = {key: value for key, value in locals().items() if key not in ("data", "networks")}
     found: dict[str, dict[str, Any]] = {}
     for name, where in data.items():
+        if name not in networks:
+            raise UserError("study.networks", f"a network for {name} too", networks)
         found |= named(name, guided_mnist.ensembles(network=networks[name], data=where, **settings))
     return found
 

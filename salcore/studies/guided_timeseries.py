@@ -116,8 +116,10 @@ def ensembles(
             },
             "attribution": {"methods": [{"name": method, **settings} for method, settings in METHODS.items()]},
         }
-        pair = either_way(spec, {"mask_fraction": mask_fraction, "weight": weight})
-        found |= named(f"{kind}-{name}", pair)
+        pair = named(f"{kind}-{name}", either_way(spec, {"mask_fraction": mask_fraction, "weight": weight}))
+        if found.keys() & pair.keys():
+            raise UserError("study.networks", "networks of different names: one study for each setting", networks)
+        found |= pair
     return found
 
 
@@ -164,4 +166,4 @@ def over_sets(runs: "Mapping[str, Run]", network: str, way: str, method: str, me
 
 def _networks(runs: "Mapping[str, Run]") -> list[str]:
     """Names of the networks, in order."""
-    return list(dict.fromkeys(name.split("-")[1] for name in pairs(runs)))
+    return list(dict.fromkeys(name.partition("-")[2] for name in pairs(runs)))

@@ -60,8 +60,19 @@ def test_networks_of_digits_are_trained_with_adadelta_at_its_own_rate(study):
 
 
 def test_the_pairs_of_a_study_are_found_by_name_standard_first():
-    runs = {f"a-{GUIDED}": 1, f"a-{STANDARD}": 2, f"b-x-{STANDARD}": 3, f"b-x-{GUIDED}": 4}
-    assert pairs(runs) == {"a": (2, 1), "b-x": (3, 4)}
+    one, two, three, four = (SimpleNamespace(members=(0, 1)) for _ in range(4))
+    runs = {f"a-{GUIDED}": one, f"a-{STANDARD}": two, f"b-x-{STANDARD}": three, f"b-x-{GUIDED}": four}
+    assert pairs(runs) == {"a": (two, one), "b-x": (three, four)}
+    with pytest.raises(UserError, match="the same members of a"):
+        pairs({f"a-{GUIDED}": one, f"a-{STANDARD}": SimpleNamespace(members=(0, 2))})
+
+
+def test_two_networks_of_one_name_are_refused_and_a_set_without_a_network():
+    small = guided_timeseries.SMALL | {"networks": ["tcn", {"name": "tcn", "channels": 4}]}
+    with pytest.raises(UserError, match=r"study\.networks: expected networks of different names"):
+        guided_timeseries.ensembles(**small)
+    with pytest.raises(UserError, match=r"study\.networks: expected a network for other too"):
+        guided_spread.ensembles(**guided_spread.SMALL | {"data": {"other": "digits"}})
 
 
 def test_a_gain_is_guided_less_standard_paired_by_seed():
@@ -192,7 +203,7 @@ def rows_of(monkeypatch):
 
         monkeypatch.setattr(study, "faithfulness", measured)
         monkeypatch.setattr(study, "accuracies", lambda run: np.array([0.97, 0.98, 0.99]))
-        runs = {name: SimpleNamespace(name=name, methods=tuple(methods)) for name in names}
+        runs = {name: SimpleNamespace(name=name, members=(0, 1, 2), methods=tuple(methods)) for name in names}
         return {row.what: row for row in study.rows(runs)}
 
     return tell
