@@ -143,7 +143,10 @@ def absolute(spec: Spec) -> Spec:
     model = model.model_copy(update={"weights": _absolute(model.weights)})
     if ensemble.weights:
         ensemble = ensemble.model_copy(update={"weights": tuple(str(_absolute(path)) for path in ensemble.weights)})
-    return spec.model_copy(update={"data": data, "model": model, "ensemble": ensemble})
+    parameters = spec.parameters
+    if parameters is not None:
+        parameters = parameters.model_copy(update={"boxes": _absolute(parameters.boxes)})
+    return spec.model_copy(update={"data": data, "model": model, "ensemble": ensemble, "parameters": parameters})
 
 
 def main(module: Callable[[], int]) -> None:

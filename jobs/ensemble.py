@@ -18,7 +18,7 @@ def ensemble(argv: Sequence[str] | None = None) -> int:
 
 def act(asked: Command) -> int:
     """All stages of the run."""
-    return session.run(asked, ("train", "explain", "reduce", "report"))
+    return session.run(asked)
 
 
 if __name__ == "__main__":

@@ -29,8 +29,6 @@ from salcore.members import fingerprint
 from salcore.spec import MethodSpec, Spec
 from salcore.storage import Store
 
-STAGES = ("train", "explain", "reduce", "report")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
@@ -65,7 +63,7 @@ def run(asked: Sequence[Asked]) -> int:
     """Train, explain, reduce and report every ensemble; returns the worst exit status. Raises UserError, Broken."""
     left, statuses, joined = [], [], ray.is_initialized()
     for each in asked:
-        if session.finished(each.plan, STAGES, retry_failed=each.command.retry_failed):
+        if session.finished(each.plan, session.ALL, retry_failed=each.command.retry_failed):
             print(f"{each.name} is finished: {each.plan.store}", flush=True)
             statuses.append(session.status(each.plan))
         else:
@@ -76,7 +74,7 @@ def run(asked: Sequence[Asked]) -> int:
             _train_together(left)
         for place, each in enumerate(left, 1):
             print(f"\nensemble {place} of {len(left)}: {each.name}", flush=True)
-            statuses.append(session.carry_out(each.command, each.plan, STAGES))
+            statuses.append(session.carry_out(each.command, each.plan))
     finally:
         if not joined:
             ray.shutdown()
@@ -107,6 +105,7 @@ def grown(spec: Spec, before: Spec, planned: int) -> Spec:
             "ensemble": ensemble.model_copy(update={"members": max(ensemble.members, planned)}),
             "data": data.model_copy(update={"eval_samples": max(data.eval_samples, before.data.eval_samples)}),
             "attribution": attribution.model_copy(update={"methods": tuple(methods.values())}),
+            "parameters": spec.parameters or before.parameters,
         }
     )
 

@@ -22,7 +22,7 @@ def act(asked: Command) -> int:
     if asked.ensemble_of is not None:
         borrow(asked)
         return session.run(asked, ("explain", "reduce", "report"))
-    return session.run(asked, ("explain",))
+    return session.run(asked, ("profile", "explain"))
 
 
 if __name__ == "__main__":

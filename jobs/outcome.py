@@ -68,6 +68,8 @@ def where(plan: Plan, uri: str) -> str:
     lines = [f"run      {plan.store}"]
     if plan.store.exists(layout.REPORT):
         lines.append(f"report   {plan.store.path(layout.REPORT)}")
+    if plan.spec.parameters is not None and plan.store.exists(layout.BLAME):
+        lines.append(f"filters  {plan.store.path(layout.BLAME)}")
     default = f"sqlite:///{Path('runs', 'mlflow.db').absolute()}"
     server = "make ui" if uri == default else f"mlflow ui --host 127.0.0.1 --backend-store-uri {redacted(uri)}"
     lines.append(f"MLflow   {redacted(uri) if uri.startswith('http') else f'{server}, then http://127.0.0.1:5000'}")

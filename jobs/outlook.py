@@ -7,18 +7,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from jobs import filters
 from jobs.prepare import Plan
 from salcore import models, seeds, training, until
-from salcore.attribution import METHODS, inner_method
+from salcore.attribution import METHODS, inner_method, takes_statistics, with_statistics
 from salcore.data import Data
 from salcore.data.batches import inputs_of
 from salcore.draws import with_draws
 from salcore.errors import UserError
-from salcore.explain import padded_size, stored
+from salcore.explain import stored
 from salcore.objectives import OBJECTIVES
 from salcore.padding import bound
+from salcore.parameter_space import ProfileStatistics
 from salcore.settings import settings_of
 from salcore.spec import MethodSpec, Spec
+from salcore.work import padded_size
 
 # One of everything that a method repeats; a penalty, as one mask alone determines nothing.
 _LEAST = {"num_samples": 1, "num_steps": 1, "num_baselines": 1, "num_superpixels": 1, "penalty": "ridge", "alpha": 1.0}
@@ -31,6 +34,8 @@ def map_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
 
     Raises UserError if a method cannot explain this network, or its numbers do not fit each other.
     """
+    if plan.spec.parameters is not None:
+        filters.table(plan, _network(plan))
     (inputs, valid), target = _inputs(plan, 1), torch.zeros(1, dtype=torch.int64)
     model = bound(_network(plan), valid)
     stand_in = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(inputs[0].numel(), 1))
@@ -57,7 +62,8 @@ def describe(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> str:
     values = sum(samples[folder] * int(np.prod(shape)) for folder, shape in shapes.items())
     cut = sum(-(-count // spec.attribution.shard_samples) for count in samples.values())
     count = len(plan.members)
-    parameters = sum(p.numel() for p in _network(plan).parameters())
+    network = _network(plan)
+    parameters = sum(p.numel() for p in network.parameters())
     most = "at most " if plan.undecided else ""
     return "\n".join(
         [
@@ -71,6 +77,7 @@ def describe(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> str:
             f"methods  {', '.join(samples)}{_warning(spec)}",
             f"maps     {most}{count * cut} shards, {_size(count * values * width)}; "
             f"statistics {_size((4 + 4 + 1) * values)}; weights {_size(count * parameters * 4)}",
+            *filters.told(plan, network),
         ]
     )
 
@@ -175,7 +182,12 @@ def _seconds_of_a_pass(plan: Plan, method: MethodSpec) -> float:
 
 def _settings(plan: Plan, method: MethodSpec) -> dict[str, Any]:
     """The settings that the first member's maps are made with."""
-    return with_draws(plan.spec, method, plan.members[0], plan.data, torch.device("cpu"))
+    settings = with_draws(plan.spec, method, plan.members[0], plan.data, torch.device("cpu"))
+    if not takes_statistics(method.name, settings):
+        return settings
+    table = filters.table(plan, _network(plan))  # of the network as it is tried here: standardised by nothing
+    statistics = ProfileStatistics(table=table, mean=np.zeros(len(table)), deviation=np.ones(len(table)), count=0)
+    return with_statistics(method.name, settings, statistics)
 
 
 def _cheap(name: str, settings: dict[str, Any]) -> dict[str, Any]:

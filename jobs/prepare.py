@@ -8,7 +8,8 @@ import yaml
 
 from jobs.command import Command
 from salcore import borrowed, layout, members, models, training, until
-from salcore.attribution import check_settings
+from salcore.attribution import check_settings, takes_statistics
+from salcore.blame import splits
 from salcore.complete import complete
 from salcore.data import Data, load
 from salcore.errors import UserError
@@ -77,6 +78,11 @@ def prepare(command: Command, data: Data | None = None) -> Plan:
     spec = command.spec
     for method in spec.attribution.methods:
         check_settings(method.name, method.settings)
+        if spec.parameters is None and takes_statistics(method.name, method.settings):
+            expected = (
+                f"a section (parameters={{}} will do), as {method.folder} is standardised over its held-out split"
+            )
+            raise UserError("parameters", expected, None)
     if borrowed.is_borrowed(command.store):
         return _borrowed(command)
     until.method(spec)
@@ -86,6 +92,7 @@ def prepare(command: Command, data: Data | None = None) -> Plan:
         check_settings(method.name, method.settings, data.kind)
     spec = complete(spec, data.kind)
     spec = spec.model_copy(update={"data": spec.data.model_copy(update={"eval_samples": len(data.evaluation)})})
+    splits.check(spec, data)
     _check_weights(spec, data)
     _check_target(spec, data)
     planned = members.plan(spec, data.digest)

@@ -28,7 +28,7 @@ VALUE_LIMIT = 6000
 """Characters of a parameter that MLflow takes (of a tag it takes more)."""
 
 MAY_CHANGE = (
-    "attribution.", "cluster.", "tracking.", "search.",
+    "attribution.", "cluster.", "tracking.", "search.", "parameters",
     "data.eval_samples", "data.root", "data.mirror", "ensemble.members", "ensemble.until", "ensemble.weights",
 )  # fmt: skip
 """Starts of the keys that may change while a run stays the same run: it grows, or its data moved."""

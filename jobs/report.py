@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jobs import command, outcome, stages
+from jobs import blaming, command, outcome, stages
 from jobs.command import Command
 from jobs.lock import Lock
 from jobs.prepare import prepare
@@ -29,11 +29,13 @@ def act(asked: Command) -> int:
     with Lock(plan.store):
         session = Session(plan=plan, progress=Progress())
         stages.write_report(session)
+        blamed = blaming.finished(plan)
+        if blamed:
+            blaming.write_page(session)
         tracker = Tracker(plan.store, plan.spec, plan.members, fingerprint=plan.fingerprint, uri=uri)
         found = outcome.facts(plan)
-        sent = tracker.finish(
-            outcome.mlflow_status(plan), metrics=outcome.metrics(found), artifacts=layout.ARTIFACTS, wait_s=120
-        )
+        told = outcome.metrics(found) | (blaming.metrics(plan) if blamed else {})
+        sent = tracker.finish(outcome.mlflow_status(plan), metrics=told, artifacts=layout.ARTIFACTS, wait_s=120)
     print(outcome.table(found))
     print(outcome.where(plan, uri))
     if not sent:

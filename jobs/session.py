@@ -7,7 +7,7 @@ import ray
 
 from cluster import start
 from cluster.train import Broken
-from jobs import outcome, rounds, stages
+from jobs import blaming, outcome, rounds, stages
 from jobs.command import Command
 from jobs.console import libraries_write_to
 from jobs.lock import Lock
@@ -19,13 +19,16 @@ from jobs.tracking import Tracker, tracking_uri
 from salcore import inventory, layout, until
 from salcore.errors import UserError
 
+ALL = ("train", "profile", "explain", "reduce", "blame", "report")
+"""Every stage of a run. Profiles and blame are nothing where the spec has no section `parameters`."""
 
-def run(asked: Command, wanted: Sequence[str]) -> int:
+
+def run(asked: Command, wanted: Sequence[str] = ALL) -> int:
     """Do the `wanted` stages of a run; returns the exit status. Raises UserError, KeyboardInterrupt."""
     return carry_out(asked, prepare(asked), wanted)
 
 
-def carry_out(asked: Command, plan: Plan, wanted: Sequence[str]) -> int:
+def carry_out(asked: Command, plan: Plan, wanted: Sequence[str] = ALL) -> int:
     """Do the `wanted` stages of a plan that is prepared already; otherwise as `run`."""
     if plan.undecided and not {"train", "explain", "reduce"} <= set(wanted):
         one = "python -m jobs.ensemble, as how many members there are is found by training, explaining and reducing"
@@ -42,7 +45,7 @@ def carry_out(asked: Command, plan: Plan, wanted: Sequence[str]) -> int:
             return status(plan)
         print(describe(plan, map_shapes(plan)), flush=True)
         plan.store.write(layout.SPEC, resolved(plan).encode())
-        for name in (layout.SUMMARY, layout.REPORT):
+        for name in (layout.SUMMARY, layout.REPORT, layout.BLAME):
             plan.store.delete(name)  # out of date from here on: a run that dies must not look finished
         return _do(asked, plan, wanted, uri)
 
@@ -64,7 +67,8 @@ def _do(asked: Command, plan: Plan, wanted: Sequence[str], uri: str) -> int:
                         ray.shutdown()
                 plan = session.plan
                 found, ended = outcome.facts(plan), outcome.mlflow_status(plan)
-                sent = tracker.finish(ended, metrics=outcome.metrics(found), artifacts=layout.ARTIFACTS, wait_s=60)
+                told = outcome.metrics(found) | (blaming.metrics(plan) if "blame" in wanted else {})
+                sent = tracker.finish(ended, metrics=told, artifacts=layout.ARTIFACTS, wait_s=60)
     except Broken as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 1
@@ -86,13 +90,18 @@ def _stages(session: Session, tracker: Tracker, wanted: Sequence[str], *, retry_
         stages.train_members(session, retry_failed=retry_failed)
     if not session.plan.trained():
         return  # every member failed, and there is nothing to explain
+    if "profile" in wanted:
+        blaming.profile_members(session)
     if "explain" in wanted or "reduce" in wanted:
         found = stages.explain_members(session)
         if "reduce" in wanted:
             stages.reduce_maps(session, found)
+    if "blame" in wanted:
+        blaming.blame_members(session)
     stages.record_times(session)
     if "report" in wanted:
         stages.write_report(session)
+        blaming.write_page(session)
         stages.record_times(session)
 
 
@@ -106,9 +115,13 @@ def finished(plan: Plan, wanted: Sequence[str], *, retry_failed: bool = False) -
         found = inventory.take(plan.store, plan.spec, plan.data, plan.trained())
         if found.missing or found.problems or any(True for _ in stages.ranges_to_reduce(plan, found)):
             return False
+    if "blame" in wanted and plan.trained() and not blaming.finished(plan):
+        return False
     if "reduce" in wanted and plan.trained() and not plan.store.exists(layout.SUMMARY):
         return False
-    return "report" not in wanted or plan.store.exists(layout.REPORT)
+    if "report" not in wanted:
+        return True
+    return plan.store.exists(layout.REPORT) and (plan.spec.parameters is None or plan.store.exists(layout.BLAME))
 
 
 def status(plan: Plan) -> int:

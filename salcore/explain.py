@@ -5,9 +5,7 @@ treat a remainder of rows in another order of summation, so without it the last 
 its neighbours.
 """
 
-import hashlib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +17,9 @@ from pyarrow import ipc
 from torch import Tensor, nn
 
 from salcore import shards
-from salcore.attribution import COMPLETE, METHODS
+from salcore.attribution import COMPLETE, METHODS, takes_statistics, with_statistics
+from salcore.blame.marks import Marks
+from salcore.blame.stored import statistics_of
 from salcore.data import Data
 from salcore.data.batches import inputs_of
 from salcore.data.part import Kind
@@ -28,11 +28,10 @@ from salcore.layout import LOGITS, Range, maps_folder, member_folder, part_file
 from salcore.member_files import load_member
 from salcore.members import Member, fingerprint
 from salcore.padding import bound
+from salcore.parameter_space import ProfileStatistics
 from salcore.spec import MethodSpec, Spec
 from salcore.storage import Store
-
-ROWS = 8
-"""Passes have a multiple of this many rows."""
+from salcore.work import code_version, padded, padded_size, range_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,12 +147,14 @@ class Explainer:
         """Maps `(n, ...)` and, for methods that promise completeness, residuals `(n,)`."""
         network = self._network(member)
         settings = with_draws(self._spec, method, member, self._data, self._device)
+        if takes_statistics(method.name, settings):
+            settings = with_statistics(method.name, settings, self._statistics(member))
         maps, residuals = [], []
         start = 0
         for batch in self._batches(part):
             inputs, rows, model = batch.inputs, batch.rows, bound(network, batch.valid)
             known = torch.from_numpy(targets[start : start + rows].astype(np.int64))
-            classes = _padded(known, len(inputs)).to(inputs.device)
+            classes = padded(known, len(inputs)).to(inputs.device)
             values = METHODS[method.name](model, inputs, classes, **settings)
             maps.append(stored(values, self._data.kind, batch.valid)[:rows].float().cpu().numpy())
             if method.name in COMPLETE:
@@ -172,6 +173,13 @@ class Explainer:
             self._loaded = member.index, load_member(self._store, member, self._data).to(self._device)
         return self._loaded[1]
 
+    def _statistics(self, member: Member) -> ProfileStatistics:
+        """What the member's filter profiles are standardised by. Raises ValueError where there are no profiles."""
+        try:
+            return statistics_of(self._store, Marks(self._spec, self._data), member)
+        except FileNotFoundError as error:
+            raise ValueError(str(error)) from None
+
     def _batches(self, part: Range) -> Iterator["Batch"]:
         """Batches of the fixed size, the last padded with samples of zeros, all of whose steps count."""
         size = padded_size(self._spec.attribution.batch_size)
@@ -179,8 +187,8 @@ class Explainer:
         for start in range(part.start, part.stop, step):
             rows = evaluation.index[start : min(start + step, part.stop)]
             inputs, valid = inputs_of(evaluation, rows, self._data, self._device)
-            valid = None if valid is None else ~_padded(~valid, size)
-            yield Batch(inputs=_padded(inputs, size), valid=valid, rows=len(rows))
+            valid = None if valid is None else ~padded(~valid, size)
+            yield Batch(inputs=padded(inputs, size), valid=valid, rows=len(rows))
 
     def _samples(self, part: Range) -> np.ndarray:
         return self._data.evaluation.index[part.start : part.stop]
@@ -225,21 +233,16 @@ def maps_fingerprint(member: Member, method: MethodSpec, spec: Spec, digest: str
         padded_size(attribution.batch_size),
         digest,
         [voter.fingerprint for voter in voters] if attribution.target == "ensemble" else None,
+        *_standardised_by(method, spec),
     )
 
 
-def range_digest(data: Data, part: Range) -> str:
-    """SHA-256 of what a range of evaluation samples holds: numbers, labels, values, lengths, words, normalisation."""
-    rows = data.evaluation.index[part.start : part.stop]
-    digest = hashlib.sha256(rows.tobytes() + data.mean.tobytes() + data.std.tobytes())
-    digest.update(np.ascontiguousarray(data.evaluation.labels[rows]).tobytes())
-    values = data.evaluation.values[rows]
-    digest.update(np.ascontiguousarray(values).tobytes())
-    if data.evaluation.lengths is not None:
-        digest.update(data.evaluation.lengths[rows].tobytes())
-    if data.vectors is not None:  # numbers of words say little without their vectors
-        digest.update(np.ascontiguousarray(data.vectors[np.unique(values)]).tobytes())
-    return digest.hexdigest()
+def _standardised_by(method: MethodSpec, spec: Spec) -> list[Any]:
+    """What the statistics that a method takes are of, beside the member; nothing for other methods."""
+    if spec.parameters is None or not takes_statistics(method.name, method.settings):
+        return []
+    held_out = spec.parameters.held_out
+    return [held_out, spec.parameters.linear, spec.data.eval_samples if held_out == "evaluation" else None]
 
 
 def stored(values: Tensor, kind: Kind, valid: Tensor | None = None) -> Tensor:
@@ -270,11 +273,6 @@ def majority(votes: np.ndarray, classes: int) -> np.ndarray:
     return counts.argmax(0).astype(np.int32)
 
 
-def padded_size(batch_size: int) -> int:
-    """The number of rows of every pass: `batch_size` rounded up to a multiple of 8."""
-    return math.ceil(batch_size / ROWS) * ROWS
-
-
 def read_predictions(store: Store, name: str, mark: str | None = None) -> Predictions | None:
     """Logits of one range from their file; None if there is none, it is damaged, or it does not carry `mark`."""
     if not store.exists(name):
@@ -295,13 +293,6 @@ def read_predictions(store: Store, name: str, mark: str | None = None) -> Predic
     )
 
 
-def code_version() -> str:
-    """Version of this package, as shards and records carry it."""
-    from salcore import __version__
-
-    return __version__
-
-
 def _encode_predictions(predictions: Predictions, samples: np.ndarray, mark: str) -> pa.Buffer:
     logits = np.ascontiguousarray(predictions.logits, np.float32)
     table = pa.table(
@@ -316,9 +307,3 @@ def _encode_predictions(predictions: Predictions, samples: np.ndarray, mark: str
     with ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     return sink.getvalue()
-
-
-def _padded(rows: Tensor, size: int) -> Tensor:
-    if len(rows) == size:
-        return rows
-    return torch.cat([rows, rows.new_zeros(size - len(rows), *rows.shape[1:])])

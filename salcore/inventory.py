@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 
 from salcore import shards
 from salcore.data import Data
-from salcore.explain import Item, maps_fingerprint, range_digest, within
+from salcore.explain import Item, maps_fingerprint, within
 from salcore.layout import LOGITS, Range, maps_folder, member_folder, part_file, ranges
 from salcore.members import Member
 from salcore.spec import MethodSpec, Spec
 from salcore.storage import Store
+from salcore.work import range_digest
 
 
 @dataclass(kw_only=True)

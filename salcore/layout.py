@@ -9,8 +9,10 @@ MLFLOW = "mlflow.json"
 SUMMARY = "stats/summary.parquet"
 REPORT = "report/index.html"
 STAGES = "report/stages.json"
+BLAME = "report/parameters.html"
+"""The page of parameter-space saliency."""
 FIGURES = ("report/maps.png", "report/snr.png", "report/convergence.png")
-ARTIFACTS = (SPEC, SUMMARY, REPORT, *FIGURES)
+ARTIFACTS = (SPEC, SUMMARY, REPORT, BLAME, *FIGURES)
 """What a run's page in MLflow carries."""
 BORROWED = "members/ensemble.yaml"
 """Present where the members are copies from another run, whose directory it names."""
@@ -41,6 +43,26 @@ def part_file(part: int) -> str:
 def stats_folder(method: str) -> str:
     """Folder of the statistics of one method over the members."""
     return f"stats/{method}"
+
+
+def profiles_folder(split: str, member: int) -> str:
+    """Folder of the shards of one member's filter profiles on one split."""
+    return f"profiles/{split}/member={member:04d}"
+
+
+def profile_statistics_file(member: int) -> str:
+    """File of the mean and deviation of one member's profiles over the held-out split."""
+    return f"profiles/statistics/member={member:04d}.arrow"
+
+
+def blame_folder(experiment: str, member: int) -> str:
+    """Folder of what one experiment on one member's filters came to."""
+    return f"blame/{experiment}/member={member:04d}"
+
+
+def table_file(part: int) -> str:
+    """Name of the table of one range of samples."""
+    return f"part-{part:05d}.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 from salcore.moments import Moments
 
@@ -183,4 +182,6 @@ def projected_members(width: float, asked: float, members: int) -> int | float:
 
 def _half_width(members: int) -> float:
     """Half the width of a 95 % interval of a mean over members, in standard deviations: t(0.975, M - 1) / sqrt(M)."""
+    from scipy.special import stdtrit  # here, as attribution needs no more of this module than its types
+
     return float(stdtrit(members - 1, 0.975)) / members**0.5 if members >= 3 else math.nan

@@ -2,9 +2,9 @@
 
 A method is `(model, inputs, targets, *, settings) -> Tensor`: inputs (N, ...), targets (N,) integers, maps of the
 inputs' shape, signed where the method is. Inputs are images (N, C, H, W), series (N, F, T) or embedded texts (N, T, E);
-methods in `FOR_IMAGES` take images alone and may give one map for all channels, (N, 1, H, W). A method explains logits,
-follows the model's dtype and device, works in evaluation mode, leaves the model and the caller's tensors as they were,
-and gives a sample the same map in whatever batch.
+methods in `FOR_IMAGES` take images alone and may give one map for all channels, (N, 1, H, W). A method explains logits
+(`input_space_saliency` the filters behind a loss), follows the model's dtype and device, works in evaluation mode,
+leaves the model and the caller's tensors as they were, and gives a sample the same map in whatever batch.
 
 >>> import torch
 >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
@@ -33,6 +33,8 @@ from salcore.attribution.kernel_shap import kernel_shap, superpixel_residual
 from salcore.attribution.lime import lime
 from salcore.attribution.smoothgrad import smoothgrad
 from salcore.errors import UserError
+from salcore.parameter_space.input_space import input_space_saliency
+from salcore.parameter_space.statistics import ProfileStatistics
 from salcore.seeds import derive
 from salcore.settings import Within, find_mistake, nearest, settings_of
 
@@ -45,6 +47,8 @@ __all__ = [
     "inner_seed",
     "non_negative",
     "residual",
+    "takes_statistics",
+    "with_statistics",
 ]
 
 Attribution = Callable[..., Tensor]
@@ -106,6 +110,25 @@ def inner_method(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return name, inside | {key: value for key, value in settings.items() if key not in own}
 
 
+def takes_statistics(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a method, or the one that smoothgrad puts inside, is standardised by statistics of filter profiles.
+
+    >>> takes_statistics("smoothgrad", {"of": "input_space_saliency"})
+    True
+    """
+    inner, _ = inner_method(settings) if name == "smoothgrad" else (name, settings)
+    return inner == "input_space_saliency"
+
+
+def with_statistics(name: str, settings: Mapping[str, Any], statistics: ProfileStatistics) -> dict[str, Any]:
+    """The settings of such a method with the statistics of a network's profiles."""
+    if name != "smoothgrad":
+        return {**settings, "statistics": statistics}
+    within, inner = inner_method(settings)
+    own = {key: value for key, value in settings.items() if key in settings_of(_smoothgrad)}
+    return own | {"of": {"name": within, **inner, "statistics": statistics}}
+
+
 def _deepshap(
     model: nn.Module,
     inputs: Tensor,
@@ -134,6 +157,7 @@ METHODS: dict[str, Attribution] = {
     "lime": lime,
     "attention_rollout": attention_rollout,
     "generic_attention": generic_attention,
+    "input_space_saliency": input_space_saliency,
 }
 
 FOR_IMAGES = frozenset({"gradcam", "kernel_shap", "lime", "attention_rollout", "generic_attention"})

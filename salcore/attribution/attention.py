@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from salcore.attribution.autograd import require_images, select
-from salcore.attribution.calls import Calls
+from salcore.calls import Calls
 
 _OTHERS = "gradient, integrated_gradients and gradcam work without attention"
 # Of multi-head attention: what adds keys and values that no token stands for.

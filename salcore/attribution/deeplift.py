@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from salcore.attribution.autograd import derivative, prepared, select
 from salcore.attribution.baseline import Baseline, as_baseline
-from salcore.attribution.calls import Calls, plain_name
 from salcore.attribution.linear import non_linear
 from salcore.attribution.recurrence import RECURRENT
 from salcore.attribution.rescale import ELEMENTARY, NoRule, Values, is_active
+from salcore.calls import Calls, plain_name
 from salcore.padding import Bound, bound
 from salcore.settings import Within
 

@@ -10,7 +10,19 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from salcore.data import digits, eraser, folder, npz, parquet, python_function, sst, synthetic, torchvision_sets, uea
+from salcore.data import (
+    digits,
+    eraser,
+    folder,
+    npz,
+    parquet,
+    pasted,
+    python_function,
+    sst,
+    synthetic,
+    torchvision_sets,
+    uea,
+)
 from salcore.data.assembly import assemble
 from salcore.data.part import Data, Part
 from salcore.data.source import Source
@@ -28,6 +40,7 @@ SOURCES: dict[str, Callable[["DataSpec", str], Source]] = {
     "fashion_mnist": torchvision_sets.fashion_mnist,
     "cifar10": torchvision_sets.cifar10,
     "imagenette": torchvision_sets.imagenette,
+    "pasted": pasted.read,
     "folder": folder.read,
     "npz": npz.read,
     "parquet": parquet.read,

@@ -28,6 +28,13 @@ def read(spec: "DataSpec", argument: str) -> Source:
     return Source(train=found["train"], test=found.get("test"), classes=classes)
 
 
+def files(argument: str) -> dict[str, list[str]]:
+    """The paths below PATH of the pictures of each split, train and test, in the order of their samples' numbers."""
+    top = Path(argument).expanduser()
+    splits, _ = _listing(top) if subfolders(top) else _flat(top)
+    return {split: [path.relative_to(top).as_posix() for path, _ in listing] for split, listing in splits.items()}
+
+
 def _flat(top: Path) -> tuple[dict[str, Listing], tuple[str, ...]]:
     listing = [(path, -1) for path in pictures_in(top)]
     _refuse_none(top, listing)

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from salcore.attribution.autograd import evaluated
+from salcore.evaluated import evaluated
 from salcore.faithfulness.ranking import Scores
 from salcore.faithfulness.removal import Fill, filler
 from salcore.faithfulness.samples import Samples, logits, placed

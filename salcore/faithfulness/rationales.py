@@ -19,7 +19,7 @@ from typing import Literal, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from salcore.attribution.autograd import evaluated
+from salcore.evaluated import evaluated
 from salcore.faithfulness.ranking import Ranking, Scores, rankings
 from salcore.faithfulness.removal import deleted
 from salcore.faithfulness.samples import Batch, Samples, logits, placed

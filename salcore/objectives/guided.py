@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from salcore.attribution.autograd import derivative, evaluated
+from salcore.attribution.autograd import derivative
+from salcore.evaluated import evaluated
 from salcore.objectives.fills import FILLS, fill_for
 from salcore.objectives.standard import at_least_float32
 

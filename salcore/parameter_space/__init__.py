@@ -8,7 +8,30 @@ Where do Models go Wrong? Parameter-Space Saliency Maps for Explainability (Levi
 torch.Size([5, 4])
 """
 
+from salcore.parameter_space.effects import Effect, order
 from salcore.parameter_space.filters import FilterTable, Layer
+from salcore.parameter_space.finetuning import Tuned, fine_tune
+from salcore.parameter_space.input_space import input_space_saliency
+from salcore.parameter_space.masking import masking_effect, most_salient_outside, paired_test, random_outside
 from salcore.parameter_space.profiles import filter_profiles, filter_table
+from salcore.parameter_space.pruning import prune, turned_off
+from salcore.parameter_space.statistics import ProfileStatistics
 
-__all__ = ["FilterTable", "Layer", "filter_profiles", "filter_table"]
+__all__ = [
+    "Effect",
+    "FilterTable",
+    "Layer",
+    "ProfileStatistics",
+    "Tuned",
+    "filter_profiles",
+    "filter_table",
+    "fine_tune",
+    "input_space_saliency",
+    "masking_effect",
+    "most_salient_outside",
+    "order",
+    "paired_test",
+    "prune",
+    "random_outside",
+    "turned_off",
+]

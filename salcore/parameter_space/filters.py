@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 Kind = Literal["convolution", "transposed convolution", "linear"]
@@ -78,3 +78,31 @@ def module_layers(model: nn.Module, *, linear: bool) -> dict[nn.Parameter, tuple
         elif linear and isinstance(module, nn.Linear):
             found[weight] = "linear", module.out_features
     return found
+
+
+def layer_weights(model: nn.Module, table: FilterTable) -> list[nn.Parameter]:
+    """The weight of each layer of the table. Raises ValueError for the table of another network."""
+    weights = {layer_name(name): parameter for name, parameter in model.named_parameters()}
+    for layer in table.layers:
+        if layer.name not in weights or tuple(weights[layer.name].shape) != layer.shape:
+            raise ValueError(f"`table`: expected the table of this network's filters, got one with {layer.name!r}")
+    return [weights[layer.name] for layer in table.layers]
+
+
+def filters_of(weight: Tensor, layer: Layer, numbers: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """A view of a layer's weight, or of its gradient, and an index: view[index] (K, ...) are the filters of `numbers`.
+
+    The view is (G, F / G, ...): filter k makes output k % (F / G) of group k // (F / G). A transposed convolution's
+    weight (C, F / G, ...) holds G groups of inputs, each with its own filters; other weights (F, ...) count as one.
+
+    >>> import torch
+    >>> layer = Layer(name="up", kind="transposed convolution", shape=(2, 2, 1), filters=4, depth=0)
+    >>> view, index = filters_of(torch.arange(4).view(2, 2, 1), layer, torch.tensor([3, 0]))
+    >>> view[index].flatten().tolist()
+    [3, 0]
+    """
+    transposed = layer.kind == "transposed convolution"
+    groups = layer.filters // weight.shape[1] if transposed else 1
+    view = weight.unflatten(0, (groups, -1))
+    view = view.transpose(1, 2) if transposed else view
+    return view, (numbers // view.shape[1], numbers % view.shape[1])

@@ -19,6 +19,8 @@ _CONVOLUTIONS = ("ConvolutionBackward", "ConvolutionOverrideableBackward")
 _PRODUCTS = ("AddmmBackward", "MmBackward")
 _BATCH_NORMS = ("NativeBatchNormBackward", "CudnnBatchNormBackward", "MiopenBatchNormBackward")
 _CAST, _TRANSPOSITION = "ToCopyBackward", "TBackward"
+_ONCE = "torch::autograd::Error"
+"""What stands in the graph of a gradient for what was not recorded of it; a pass that does not need it passes it by."""
 
 Visit = Callable[["Call", Tensor | None], None]
 """Gets a call and the gradient at its output, None where an operation tells autograd that there is none."""
@@ -40,6 +42,11 @@ class Call:
     given: Tensor
     groups: int = 1
     windows: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def source(self) -> Tensor:
+        """What is `given`, with the history that it is differentiated through."""
+        return _source(self.node)
 
     @property
     def filters(self) -> int:
@@ -89,6 +96,21 @@ class Graph:
                 hook.remove()
         for call, gradient in zip(lowest, gradients, strict=True):
             visit(call, gradient)
+
+    def gradients(self, losses: Tensor) -> list[Tensor | None]:
+        """The gradient of the sum of the losses (N,) at each call's output, to be differentiated again.
+
+        The gradients of the weights are not computed. Raises ValueError where a second derivative would be passed over.
+        """
+        places = [GradientEdge(call.node, 0) for call in self.calls]
+        found = torch.autograd.grad(losses.sum(), places, create_graph=True, allow_unused=True)
+        starts = [gradient.grad_fn for gradient in found if gradient is not None and gradient.grad_fn is not None]
+        if any(node.name() == _ONCE for node in _above(*starts)):
+            raise ValueError(
+                "`model`: expected a network that torch differentiates twice, got one with a function of its own that "
+                "is once_differentiable"
+            )
+        return list(found)
 
     def _lowest(self) -> list[Call]:
         """The calls whose input depends on no other call."""
@@ -148,14 +170,19 @@ class Graph:
 
 def _read(node: Any, weight: nn.Parameter) -> Call:
     """The call of a node whose weight is known. Node attributes are those of torch's derivatives.yaml."""
+    given = _source(node).detach()
     if not node.name().startswith(_CONVOLUTIONS):
-        given = node._saved_mat1 if node.name().startswith("Addmm") else node._saved_self
-        return Call(node=node, weight=weight, kind="linear", given=given.detach())
-    given = node._saved_input.detach()
+        return Call(node=node, weight=weight, kind="linear", given=given)
     each = [node._saved_stride, node._saved_padding, node._saved_dilation]
     windows = tuple(zip(*(values * (given.ndim - 2) if len(values) == 1 else values for values in each), strict=True))
     kind: Kind = "transposed convolution" if node._saved_transposed else "convolution"
     return Call(node=node, weight=weight, kind=kind, given=given, groups=node._saved_groups, windows=windows)
+
+
+def _source(node: Any) -> Tensor:
+    if node.name().startswith(_CONVOLUTIONS):
+        return node._saved_input
+    return node._saved_mat1 if node.name().startswith("Addmm") else node._saved_self
 
 
 def _shown(gradients: tuple[Tensor | None, ...], *, call: Call, visit: Visit) -> None:
@@ -187,9 +214,20 @@ def _nodes(output: Tensor) -> list[Node]:
     return [] if output.grad_fn is None else _above(output.grad_fn)
 
 
-def _above(node: Node) -> list[Node]:
-    """The node and all that it depends on, each after what it depends on itself."""
-    ordered, entered = [], {node}
+def _above(*nodes: Node) -> list[Node]:
+    """The nodes and all that they depend on, each after what it depends on itself."""
+    ordered: list[Node] = []
+    entered: set[Node] = set()
+    for node in nodes:
+        if node not in entered:
+            entered.add(node)
+            ordered += _entered_from(node, entered)
+    return ordered
+
+
+def _entered_from(node: Node, entered: set[Node]) -> list[Node]:
+    """The node and all that it depends on that is not `entered` yet, each after what it depends on itself."""
+    ordered: list[Node] = []
     waiting: list[tuple[Node, Iterator[Node]]] = [(node, _sources(node))]
     while waiting:
         current, rest = waiting[-1]

@@ -11,7 +11,7 @@ import torch
 from salcore import faithfulness, inventory, layout, members
 from salcore.data import Data
 from salcore.errors import UserError
-from salcore.explain import range_digest, read_predictions
+from salcore.explain import read_predictions
 from salcore.layout import LOGITS, Range, member_folder, part_file
 from salcore.member_files import train_member, trained
 from salcore.members import Member
@@ -22,6 +22,7 @@ from salcore.search.settings import Setting, name_of, spec_of
 from salcore.spec import SearchSpec, Spec
 from salcore.statistics import Estimate
 from salcore.storage import Store
+from salcore.work import range_digest
 
 FOLDER = "trials"
 VERSION = 1

@@ -6,6 +6,7 @@ r"""A run as one frozen, validated value: what is in `spec.yaml` and on the comm
 """
 
 from salcore.spec.keys import describe
+from salcore.spec.parameters import ParametersSpec
 from salcore.spec.reading import from_dict, parse, value_of
 from salcore.spec.search import Between, SearchSpec
 from salcore.spec.sections import (
@@ -34,6 +35,7 @@ __all__ = [
     "GuidanceSpec",
     "MethodSpec",
     "ModelSpec",
+    "ParametersSpec",
     "Purpose",
     "SearchSpec",
     "Spec",

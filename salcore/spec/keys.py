@@ -2,24 +2,31 @@
 
 import difflib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from salcore.errors import UserError
-from salcore.spec.sections import MethodSpec, Spec, UntilSpec
+from salcore.spec.sections import MethodSpec, Spec
 
 
 def describe(model: type[BaseModel] = Spec, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
     """Every key with its default, unit and meaning, in order: what `--help` prints."""
     for name, field in model.model_fields.items():
         key = f"{prefix}{field.alias or name}"
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from describe(inner, f"{key}.")
-        else:
+        inner = _section(field)
+        if inner is None or field.default is None:
             yield key, _default(field), _unit(field), field.description or ""
+        if inner is not None:
+            yield from describe(inner, f"{key}.")
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    """The section that a field holds, if it holds one or null."""
+    kinds = [each for each in get_args(field.annotation) if each is not type(None)] or [field.annotation]
+    (kind, *others) = kinds
+    return kind if not others and isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _default(field: FieldInfo) -> str:
@@ -38,6 +45,7 @@ def _unit(field: FieldInfo) -> str:
 _WORDS = {
     "attribution.target": "a class number or one of label, ensemble, prediction",
     "ensemble.until": "a width, or a mapping {width, method, first, step}",
+    "parameters": "a mapping of parameters.* keys, such as {}",
 }
 """What is expected where pydantic would list the branches of a union."""
 
@@ -63,7 +71,7 @@ def explained(error: ValidationError) -> UserError:
 def _parts() -> set[str]:
     """Every word that occurs in a key: pydantic also puts names of union branches into a location."""
     keys = {part for key, *_ in describe() for part in key.split(".")}
-    return keys | set(Spec.model_fields) | set(UntilSpec.model_fields) | {"as", "samples"}
+    return keys | set(Spec.model_fields) | {"as", "samples"}
 
 
 def _nearest(unknown: str, location: Sequence[Any]) -> str:
@@ -71,8 +79,7 @@ def _nearest(unknown: str, location: Sequence[Any]) -> str:
     elsewhere = [key for key, *_ in describe() if key.rsplit(".", 1)[-1] == unknown]
     model: type[BaseModel] = Spec
     for part in location:
-        inner = model.model_fields[str(part)].annotation
-        model = UntilSpec if part == "until" else inner  # type: ignore[assignment]
+        model = _section(model.model_fields[str(part)]) or model
     siblings = [field.alias or name for name, field in model.model_fields.items()]
     near = elsewhere or difflib.get_close_matches(unknown, siblings, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"one of {', '.join(siblings)}"

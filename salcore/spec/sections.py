@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from salcore.spec.parameters import ParametersSpec
 from salcore.spec.parts import Open, Part, listed, named, told, wide
 from salcore.spec.search import SearchSpec
 
@@ -14,7 +15,7 @@ class DataSpec(Part):
     """The data set and its splits."""
 
     name: str = told(
-        "images: digits, mnist, fashion_mnist, cifar10, imagenette, folder:PATH, npz:PATH, parquet:PATH or "
+        "images: digits, mnist, fashion_mnist, cifar10, imagenette, pasted, folder:PATH, npz:PATH, parquet:PATH or "
         "python:package.module:function; series: mnist_series, uea:PATH (.ts or .npz) or synthetic:NAME; "
         "text: eraser:PATH or sst:PATH",
         default="digits",
@@ -255,7 +256,9 @@ class Spec(Part):
     cluster: ClusterSpec = told("cluster", default=ClusterSpec())
     tracking: TrackingSpec = told("tracking", default=TrackingSpec())
     search: SearchSpec = told("search over k and lambda", default=SearchSpec())
+    parameters: ParametersSpec | None = told("parameter-space saliency; null: none", default=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values with every default written out, as `spec.yaml` holds them; no search where none is asked for."""
-        return self.model_dump(mode="json", by_alias=True, exclude={"search"} if self.search == SearchSpec() else None)
+        """Plain values with every default written out, as `spec.yaml` holds them, but for sections not asked for."""
+        unasked = {"search": self.search == SearchSpec(), "parameters": self.parameters is None}
+        return self.model_dump(mode="json", by_alias=True, exclude={name for name, left in unasked.items() if left})

@@ -6,6 +6,7 @@ from torch import nn
 
 from salcore.attribution import METHODS
 from salcore.seeds import forked
+from tests.needed import needed
 
 SIDE, CLASSES = 12, 3
 EQUIVARIANT = {
@@ -40,10 +41,11 @@ def images():
     return inputs, torch.arange(3)
 
 
-@pytest.mark.parametrize(("name", "settings"), EQUIVARIANT.items())
+@pytest.mark.parametrize(("name", "settings"), [*EQUIVARIANT.items(), ("input_space_saliency", {})])
 @pytest.mark.parametrize("move", [lambda x: x.flip(3), lambda x: x.roll((4, 8), (2, 3))], ids=["mirror", "shift"])
 def test_the_map_turns_and_moves_with_the_image(symmetric, name, settings, move):
     inputs, targets = images()
+    settings = settings | needed(name, symmetric)
     still = METHODS[name](symmetric, inputs, targets, **settings)
     moved = METHODS[name](symmetric, move(inputs), targets, **settings)
     torch.testing.assert_close(moved, move(still), rtol=1e-9, atol=1e-12)

@@ -10,6 +10,7 @@ from salcore.models import build
 from salcore.objectives import OBJECTIVES
 from salcore.padding import bound
 from salcore.seeds import forked, generator
+from tests.needed import needed
 
 pytestmark = [
     pytest.mark.gpu,
@@ -43,20 +44,22 @@ def batch():
 @pytest.mark.parametrize("tensors_on", ["cpu", "cuda"])
 def test_maps_are_those_of_the_cpu_wherever_the_callers_tensors_are(name, tensors_on):
     model, (inputs, targets) = network(name), batch()
-    expected = METHODS[name](model, inputs, targets, **CHEAP.get(name, {}))
+    settings = CHEAP.get(name, {}) | needed(name, model)
+    expected = METHODS[name](model, inputs, targets, **settings)
     model.cuda()
-    maps = METHODS[name](model, inputs.to(tensors_on), targets.to(tensors_on), **CHEAP.get(name, {}))
+    maps = METHODS[name](model, inputs.to(tensors_on), targets.to(tensors_on), **settings)
     assert maps.device.type == "cuda"
     torch.testing.assert_close(maps.cpu(), expected, rtol=1e-9, atol=1e-11)
     if name in COMPLETE:
-        assert COMPLETE[name](model, inputs, targets, maps, **CHEAP.get(name, {})).device.type == "cuda"
+        assert COMPLETE[name](model, inputs, targets, maps, **settings).device.type == "cuda"
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_targets_out_of_range_are_named_and_the_device_stays_usable(name):
-    inputs, _ = batch()
+    (inputs, _), model = batch(), network(name).cuda()
+    settings = CHEAP.get(name, {}) | needed(name, model)
     with pytest.raises(ValueError, match="`targets`"):
-        METHODS[name](network(name).cuda(), inputs.cuda(), torch.full((7,), 5, device="cuda"), **CHEAP.get(name, {}))
+        METHODS[name](model, inputs.cuda(), torch.full((7,), 5, device="cuda"), **settings)
     assert torch.ones(2, device="cuda").sum().item() == 2
 
 

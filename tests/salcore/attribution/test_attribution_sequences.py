@@ -5,17 +5,19 @@ import torch
 from torch import nn
 
 from salcore.attribution import COMPLETE, FOR_IMAGES, METHODS, check_settings
-from salcore.attribution.autograd import evaluated
 from salcore.errors import UserError
+from salcore.evaluated import evaluated
 from salcore.models import BY_KIND, build
 from salcore.padding import bound
 from salcore.seeds import forked
 from salcore.spec import ModelSpec
+from tests.needed import needed
 from tests.oracles import numeric_gradient
 
 GENERAL = [name for name in METHODS if name not in FOR_IMAGES]
 NEEDING_RULES = ("deeplift", "deepshap")
 WITHOUT_RULES = ("input_cell_lstm", "transformer")
+NEEDING_FILTERS = ("input_space_saliency",)  # convolutions whose filters are parameters: none of the networks has any
 CHEAP = {
     "smoothgrad": {"num_samples": 3},
     "integrated_gradients": {"num_steps": 4},
@@ -23,7 +25,12 @@ CHEAP = {
     "gradient_shap": {"num_samples": 3},
 }
 NETWORKS = [name for kind in ("series", "text") for name in BY_KIND[kind]]
-PAIRS = [(m, n) for m in GENERAL for n in NETWORKS if not (m in NEEDING_RULES and n in WITHOUT_RULES)]
+PAIRS = [
+    (m, n)
+    for m in GENERAL
+    for n in NETWORKS
+    if not (m in NEEDING_RULES and n in WITHOUT_RULES) and m not in NEEDING_FILTERS
+]
 COMPLETE_PAIRS = [(method, network) for method, network in PAIRS if method in ("integrated_gradients", *NEEDING_RULES)]
 LENGTHS = (8, 3, 1, 8, 6)
 
@@ -136,6 +143,27 @@ def test_networks_with_softmax_are_refused_by_name(method, name):
     inputs, targets, valid = batch(name)
     with pytest.raises(ValueError, match=r"no rule for (softmax|attention); use integrated_gradients"):
         attribute(method, bound(network(name), valid), inputs, targets)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("method", NEEDING_FILTERS)
+def test_networks_without_filters_are_refused_by_name(method, name):
+    inputs, targets, valid = batch(name)
+    settings = needed(method, nn.Conv1d(1, 4, 1))
+    with pytest.raises(ValueError, match=r"^`model`: expected convolutions .* got ") as error:
+        attribute(method, bound(network(name), valid), inputs, targets, **settings)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("method", NEEDING_FILTERS)
+def test_series_are_explained_by_their_filters(method):
+    with forked(0):
+        layers = nn.Conv1d(6, 4, 3), nn.ReLU(), nn.Conv1d(4, 4, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten()
+        model = nn.Sequential(*layers, nn.Linear(4, 3)).double()
+    inputs, targets, _ = batch("tcn")
+    maps = attribute(method, model, inputs, targets, **needed(method, model))
+    assert maps.shape == inputs.shape
+    assert maps.min() < 0 < maps.max()
 
 
 @pytest.mark.parametrize("method", sorted(FOR_IMAGES))

@@ -7,6 +7,7 @@ from salcore.attribution import METHODS
 from salcore.models import build
 from salcore.seeds import forked
 from salcore.spec import ModelSpec
+from tests.needed import needed
 
 SIDES = {
     **dict.fromkeys(("resnet18", "vgg19", "small_cnn", "small_vit", "vit_b_16"), 32),
@@ -54,7 +55,7 @@ def test_a_stock_network_gets_its_map_or_a_line_of_advice(stock, method):
     name, model = stock
     side = SIDES[name]
     inputs = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
-    settings = CHEAP.get(method, {})
+    settings = CHEAP.get(method, {}) | needed(method, model)
     if method == "gradcam" and name in MIDDLE:
         settings = {"layer": MIDDLE[name]}
     if refused(method, name):

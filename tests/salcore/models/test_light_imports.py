@@ -13,6 +13,7 @@ import torch
 from salcore.attribution import METHODS, check_settings
 from salcore.models import build, check
 from salcore.objectives import OBJECTIVES
+from tests.needed import needed
 models = []
 for name, settings in (("small_vit", {"width": 8, "depth": 2}), ("small_cnn", {"width": 2})):
     spec = SimpleNamespace(name=name, weights=None, settings=settings)
@@ -22,7 +23,8 @@ transformer, model = models
 inputs, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
 for name, method in METHODS.items():
     check_settings(name, {})
-    method(transformer if "attention" in name else model, inputs, labels)
+    network = transformer if "attention" in name else model
+    method(network, inputs, labels, **needed(name, network))
 for name, kind in (("lstm", "series"), ("transformer", "series"), ("bilstm", "text")):
     spec = SimpleNamespace(name=name, weights=None, settings={})
     check(spec, (5, 5), 3, kind)

@@ -15,15 +15,18 @@ CLASSES = 5
 def slow(model, inputs, labels, table):
     """Eq. 1 as it stands: one sample, the gradient of every parameter, its magnitude, its mean over each filter."""
     model = deepcopy(model).eval().requires_grad_(True)
+    pairs = [(inputs[n : n + 1], labels[n : n + 1]) for n in range(len(inputs))]
+    return torch.stack([magnitudes(model, *pair, table).detach() for pair in pairs])
+
+
+def magnitudes(model, image, label, table):
+    """The profile (P,) of one sample, to be differentiated."""
     parameters = dict(model.named_parameters())
     weights = [parameters.get(f"{layer.name}.weight", parameters.get(layer.name)) for layer in table.layers]
-    rows = []
-    for n in range(len(inputs)):
-        loss = functional.cross_entropy(model(inputs[n : n + 1]), labels[n : n + 1])
-        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-        found = [weight * 0 if each is None else each.abs() for weight, each in zip(weights, gradients, strict=True)]
-        rows.append(torch.cat([_of_filters(*pair) for pair in zip(found, table.layers, strict=True)]))
-    return torch.stack(rows).detach()
+    loss = functional.cross_entropy(model(image), label)
+    gradients = torch.autograd.grad(loss, weights, allow_unused=True, create_graph=True)
+    found = [weight * 0 if each is None else each.abs() for weight, each in zip(weights, gradients, strict=True)]
+    return torch.cat([_of_filters(*pair) for pair in zip(found, table.layers, strict=True)])
 
 
 def _of_filters(magnitudes, layer):

@@ -1,0 +1,130 @@
+"""The stages of parameter-space saliency: filter profiles of both splits, then the experiments on their mistakes."""
+
+import math
+from collections.abc import Mapping
+
+import salcore
+from cluster import blame as blaming
+from jobs.prepare import Plan
+from jobs.stages import Session
+from salcore import layout, shards
+from salcore.blame import inventory, numbers
+from salcore.blame.inventory import Found
+from salcore.blame.marks import Marks
+from salcore.blame.page import build
+from salcore.blame.results import Blame
+from salcore.blame.splits import require_apart
+from salcore.blame.stored import Profiles
+from salcore.errors import UserError
+from salcore.logs import Log
+
+
+def profile_members(session: Session) -> None:
+    """Make the shards of profiles that are missing or damaged; leave every manifest in step with its folder."""
+    plan = session.plan
+    if plan.spec.parameters is None:
+        return
+    found = inventory.profiles(plan.store, Marks(plan.spec, plan.data), plan.trained())
+    for problem in found.problems:
+        session.progress.say(problem)
+    try:
+        if found.missing:
+            require_apart(plan.data, plan.spec.parameters.held_out, plan.spec.parameters.independent)
+            with session.timed("profile"):
+                _profile(session, found)
+    finally:
+        for (split, member), entries in found.entries.items():
+            folder = layout.profiles_folder(split, member)
+            if _manifest(plan, folder) != entries:
+                shards.write_manifest(plan.store, folder, entries)
+
+
+def blame_members(session: Session) -> None:
+    """Do the experiments whose tables are missing."""
+    plan = session.plan
+    if plan.spec.parameters is None:
+        return
+    marks, members = Marks(plan.spec, plan.data), plan.trained()
+    _require_mistakes(session, marks)
+    missing = inventory.lacking(plan.store, marks, members)
+    if not missing:
+        return
+    with session.timed("blame"):
+        room, log = session.room(len(missing)), Log(plan.store, "blame")
+        try:
+            made = blaming.blame(missing, plan.spec, session.data(), members, plan.store, room)
+            for done, (item, _) in enumerate(made, 1):
+                log.write(f"member {item.member}: {item.file}")
+                session.progress.update("blame", done, len(missing), "tables")
+        finally:
+            log.close()
+
+
+def write_page(session: Session) -> None:
+    """Write the page of parameter-space saliency."""
+    plan = session.plan
+    if plan.spec.parameters is not None:
+        with session.timed("report"):
+            plan.store.write(layout.BLAME, build(Blame(salcore.open(plan.store.uri))).encode())
+
+
+def metrics(plan: Plan) -> dict[str, float]:
+    """What MLflow is told of the filters; what is not defined is left out."""
+    if plan.spec.parameters is None or not plan.trained():
+        return {}
+    blame = Blame(salcore.open(plan.store.uri))
+    values = {"blame/wrong_less_right": numbers.salience(blame).value, "blame/depth": numbers.depth(blame).value}
+    if blame.has("pruning"):
+        for choice, rows in numbers.pruned(blame, "paper", "incorrect").items():
+            values[f"blame/pruning/incorrect/{choice}"] = rows.mean()[-1].value
+    if blame.has("neighbours"):
+        shared, chance = numbers.neighbours_share_pair(blame)["all"]
+        values |= {"blame/neighbours/same_pair": shared.value, "blame/neighbours/chance": chance.value}
+    if blame.has("finetuning"):
+        for choice, rows in numbers.tuned(blame, "neighbours_corrected")[0].items():
+            values[f"blame/finetuning/neighbours_corrected/{choice}"] = rows.mean()[-1].value
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def finished(plan: Plan) -> bool:
+    """Whether storage holds all that both stages would make."""
+    if plan.spec.parameters is None:
+        return True
+    marks, members = Marks(plan.spec, plan.data), plan.trained()
+    found = inventory.profiles(plan.store, marks, members)
+    return not (found.missing or found.problems or inventory.lacking(plan.store, marks, members))
+
+
+def _profile(session: Session, found: Found) -> None:
+    plan = session.plan
+    room, log = session.room(len(found.missing)), Log(plan.store, "profile")
+    done = found.shards - len(found.missing)
+    try:
+        for item, entry in blaming.blame(found.missing, plan.spec, session.data(), plan.trained(), plan.store, room):
+            assert entry is not None, "a shard has one"
+            found.entries[item.what, item.member][entry.path] = entry
+            done += 1
+            log.write(f"member {item.member}: {item.file}, {entry.rows} samples")
+            session.progress.update("profile", done, found.shards, "shards")
+    finally:
+        log.close()
+
+
+def _require_mistakes(session: Session, marks: Marks) -> None:
+    """Say which members make no mistake. Raises UserError if none does."""
+    plan = session.plan
+    split = marks.parameters.held_out
+    without = [m.index for m in plan.trained() if not Profiles(plan.store, split, m.index).wrong.any()]
+    if len(without) == len(plan.trained()):
+        raise UserError(
+            "parameters.held_out", "a split of which a member misclassifies a sample", f"{split}, all right"
+        )
+    if without:
+        session.progress.say(f"members {', '.join(map(str, without))} make no mistake on the {split} samples: left out")
+
+
+def _manifest(plan: Plan, folder: str) -> Mapping[str, shards.Entry]:
+    try:
+        return shards.read_manifest(plan.store, folder)
+    except ValueError:
+        return {}

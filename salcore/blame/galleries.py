@@ -1,0 +1,70 @@
+"""Mistakes with their nearest neighbours, as pictures: by all filters, and by those of early or deep layers alone."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from salcore.blame import numbers
+from salcore.blame.experiments import LAYERS
+from salcore.blame.results import Blame, column
+from salcore.figures.colour import image_file
+from salcore.figures.signs import percent
+from salcore.report import html
+
+QUERIES, SHOWN = 6, 6
+"""Mistakes on the page, and neighbours of each."""
+
+HEAD = ("filters", "neighbours of the same two classes", "95 % interval", "all samples of them")
+
+
+def galleries(blame: Blame) -> str:
+    """The section of the page: how often neighbours share the pair of classes, and some of them."""
+    rows = [
+        (name, percent(shared.value), f"{percent(shared.low)} to {percent(shared.high)}", percent(chance.value))
+        for name, (shared, chance) in numbers.neighbours_share_pair(blame).items()
+    ]
+    note = (
+        f"By the cosine similarity of standardised profiles, among all {blame.parameters.independent} samples "
+        "(Fig. 4). Early and deep: by the filters of that half of the layers alone (Fig. 5). Captions: true class, and "
+        "what it was taken for."
+    )
+    drawn = list(_rows(blame)) if blame.data.values.ndim == 4 else []
+    return html.section(
+        "neighbours", "Nearest neighbours", html.paragraph(note, "muted"), html.table(HEAD, rows), *drawn
+    )
+
+
+def _rows(blame: Blame) -> Iterator[str]:
+    """The first mistakes of the first member that makes any, each with its neighbours."""
+    member = blame.has("neighbours")[0]
+    table = blame.table("neighbours", member)
+    columns = {name: column(table, name) for name in table.column_names}
+    for sample in columns["sample"][np.sort(np.unique(columns["sample"], return_index=True)[1])][:QUERIES]:
+        own = columns["sample"] == sample
+        query = _picture(blame.data.values[sample], blame, *(columns[n][own][0] for n in ("label", "prediction")))
+        strips = []
+        for name in LAYERS:
+            near = np.flatnonzero(own & (columns["layers"] == name))[:SHOWN]
+            pictures = [
+                _picture(
+                    blame.independent.values[columns["neighbour"][row]],
+                    blame,
+                    columns["neighbour_label"][row],
+                    columns["neighbour_prediction"][row],
+                )
+                for row in near
+            ]
+            strips.append((name, f'<div class="thumbs">{html.joined([query, *pictures])}</div>'))
+        (_, shown), *others = strips
+        rest = [piece for name, strip in others for piece in (html.paragraph(f"{name} layers", "muted"), strip)]
+        yield html.joined([shown, html.details("by early and by deep layers alone", *rest)])
+
+
+def _picture(values: np.ndarray, blame: Blame, label: int, prediction: int) -> str:
+    return html.picture(image_file(values), said(blame, label, prediction))
+
+
+def said(blame: Blame, label: int, prediction: int) -> str:
+    """The true class, and what a member took it for."""
+    true = blame.classes[label]
+    return true if label == prediction else f"{true} → {blame.classes[prediction]}"

@@ -1,0 +1,98 @@
+"""What parameter-space saliency of a run came to, read from storage."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from salcore.blame.items import planned
+from salcore.blame.splits import part_of
+from salcore.blame.stored import Profiles, read_statistics
+from salcore.data.part import Part
+from salcore.parameter_space import FilterTable, ProfileStatistics
+from salcore.spec.parameters import ParametersSpec
+
+if TYPE_CHECKING:
+    from salcore.data import Data
+    from salcore.runs import Run
+
+
+class Blame:
+    """The profiles, statistics and tables of a run's members. Raises ValueError for a run without `parameters`."""
+
+    def __init__(self, run: "Run") -> None:
+        if run.spec.parameters is None:
+            raise ValueError(f"`run`: expected one with the section parameters: python -m jobs.parameters {run.store}")
+        self.run = run
+        self.parameters: ParametersSpec = run.spec.parameters
+        self.members = run.members
+
+    @cached_property
+    def data(self) -> Part:
+        """The held-out part of the data."""
+        return part_of(self._data, self.parameters.held_out)
+
+    @cached_property
+    def independent(self) -> Part:
+        """The independent part of the data."""
+        return part_of(self._data, self.parameters.independent)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean of each channel of the training part, which inputs are normalised by."""
+        return self._data.mean
+
+    @cached_property
+    def _data(self) -> "Data":
+        return self.run.data()
+
+    @cached_property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes."""
+        return self.run.record(self.members[0])["classes"]
+
+    @cached_property
+    def filters(self) -> FilterTable:
+        """The filters of the members' networks."""
+        return self.profiles(self.parameters.held_out, self.members[0]).table
+
+    def profiles(self, split: str, member: int) -> Profiles:
+        """A member's profiles of a split. Raises FileNotFoundError where there are none yet."""
+        return Profiles(self.run.store, split, member)
+
+    def statistics(self, member: int) -> ProfileStatistics:
+        """What a member's profiles are standardised by."""
+        found = read_statistics(self.run.store, member)
+        if found is None:
+            raise ValueError(f"`member`: expected one with statistics of its profiles, got {member}")
+        return found
+
+    def table(self, what: str, member: int) -> pa.Table:
+        """All rows of one member's `filters`, `layers` or an experiment; None of its columns tells the member.
+
+        Raises FileNotFoundError where a part is missing, ValueError for what was not done.
+        """
+        held_out = self.profiles(self.parameters.held_out, member)
+        names = [item.file for item, _ in planned(member, held_out, self.parameters) if item.what == what]
+        if not names:
+            raise ValueError(f"`what`: expected what member {member} has, got {what!r}: it makes no mistake, or see "
+                             "parameters.experiments")  # fmt: skip
+        return pa.concat_tables(self.run.store.read_parquet(name) for name in names)
+
+    def has(self, what: str) -> tuple[int, ...]:
+        """The members that have tables of an experiment."""
+        if what not in self.parameters.experiments:
+            return ()
+        return tuple(member for member in self.members if self.profiles(self.parameters.held_out, member).wrong.any())
+
+
+def column(table: pa.Table, name: str) -> np.ndarray:
+    """A column as an array (N,), or (N, ...) where a value is a list of fixed length, or a tensor."""
+    values = table[name].combine_chunks()
+    if isinstance(values, pa.FixedShapeTensorArray):
+        return values.to_numpy_ndarray()
+    if pa.types.is_fixed_size_list(values.type):
+        return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
+    return values.to_numpy(zero_copy_only=False)

@@ -1,0 +1,54 @@
+"""Are samples with similar profiles mistaken alike? Fig. 4 and 5 of the paper."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from salcore.blame import agreement, numbers
+from salcore.figures import canvas, method_charts
+from salcore.statistics import Estimate
+from salcore.studies.blame import FULL, SMALL, blamed, ensembles
+from salcore.studies.row import Picture, Row, claimed, measured
+
+if TYPE_CHECKING:
+    from salcore.runs import Run
+
+__all__ = ["ABOUT", "PRESETS", "SOURCE", "TITLE", "ensembles", "figures", "rows"]
+
+TITLE = "Nearest neighbours among filter profiles"
+SOURCE = "Levin et al. (NeurIPS 2022), Fig. 4 and 5"
+ABOUT = (
+    "The nearest samples of an independent set, by the cosine similarity of standardised profiles. The paper finds "
+    "that most neighbours of a mistake are mistaken between the same two classes, in either order, without numbers. "
+    "Chance is the share of all samples that are. Early and deep: by the filters of that half of the layers alone. "
+    "Intervals are a bootstrap over samples. The galleries are on the page of parameter-space saliency of the run."
+)
+PRESETS = {"small": SMALL, "full": FULL}
+
+
+def rows(runs: "Mapping[str, Run]") -> Iterator[Row]:
+    """How often neighbours share the pair, beside chance, and how much of a list two members share."""
+    for name, blame in blamed(runs):
+        for layers, (shared, chance) in numbers.neighbours_share_pair(blame).items():
+            what = f"{name}: neighbours mistaken between the same classes, {layers} filters"
+            note = f"chance {chance.value:.3f}, {shared.value / chance.value:.0f} times less" if chance.value else ""
+            if layers == "all":
+                yield claimed(what, shared, above=chance.value, note=note)
+            else:
+                yield measured(what, shared, note=note)
+        if len(blame.members) > 1:
+            found = agreement.neighbours(blame)
+            value = Estimate(value=found.same, low=float("nan"), high=float("nan"))
+            note = f"{found.different:.3f} for different mistakes; {found.pairs} mistakes that two members share"
+            yield measured(f"{name}: neighbours that two members have in common", value, note=note)
+
+
+def figures(runs: "Mapping[str, Run]") -> Iterator[Picture]:
+    """Shares beside chance."""
+    for name, blame in blamed(runs):
+        found = numbers.neighbours_share_pair(blame)
+        groups = {
+            "neighbours": [shared for shared, _ in found.values()],
+            "chance": [each for _, each in found.values()],
+        }
+        figure = method_charts.grouped(list(found), groups, label="share mistaken between the same two classes")
+        yield Picture(caption=f"{name}: by filters used", content=canvas.svg(figure, f"neighbours-{name}"))
