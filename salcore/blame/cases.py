@@ -41,7 +41,7 @@ def cases(blame: Blame) -> str:
         )
         for kind, test in numbers.masking_tests(blame).items()
     ]
-    kept = "outside the object's box" if blame.parameters.boxes else "of the whole image, as no boxes are given"
+    kept = "outside the object's box" if blame.has_boxes else "of the whole image, as no boxes are given"
     note = (
         f"The {percent(blame.parameters.masked)} most salient pixels {kept} are set to the data's mean, and as many "
         "random ones. Changes of softmax probabilities, with a paired t test over samples; the last column is the "

@@ -8,7 +8,7 @@ from salcore.blame import numbers
 from salcore.blame.experiments import LAYERS
 from salcore.blame.results import Blame, column
 from salcore.figures.colour import image_file
-from salcore.figures.signs import percent
+from salcore.figures.signs import number, percent
 from salcore.report import html
 
 QUERIES, SHOWN = 6, 6
@@ -39,29 +39,37 @@ def _rows(blame: Blame) -> Iterator[str]:
     member = blame.has("neighbours")[0]
     table = blame.table("neighbours", member)
     columns = {name: column(table, name) for name in table.column_names}
-    for sample in columns["sample"][np.sort(np.unique(columns["sample"], return_index=True)[1])][:QUERIES]:
-        own = columns["sample"] == sample
-        query = _picture(blame.data.values[sample], blame, *(columns[n][own][0] for n in ("label", "prediction")))
-        strips = []
-        for name in LAYERS:
-            near = np.flatnonzero(own & (columns["layers"] == name))[:SHOWN]
-            pictures = [
-                _picture(
-                    blame.independent.values[columns["neighbour"][row]],
-                    blame,
-                    columns["neighbour_label"][row],
-                    columns["neighbour_prediction"][row],
-                )
-                for row in near
-            ]
-            strips.append((name, f'<div class="thumbs">{html.joined([query, *pictures])}</div>'))
-        (_, shown), *others = strips
+    samples = columns["sample"]
+    for sample in samples[np.sort(np.unique(samples, return_index=True)[1])][:QUERIES]:
+        own = np.flatnonzero(samples == sample)
+        query = _picture(blame, blame.data.values[sample], columns, own[0], "", "the mistake")
+        (_, shown), *others = (
+            (name, _strip(blame, columns, query, own[columns["layers"][own] == name][:SHOWN])) for name in LAYERS
+        )
         rest = [piece for name, strip in others for piece in (html.paragraph(f"{name} layers", "muted"), strip)]
         yield html.joined([shown, html.details("by early and by deep layers alone", *rest)])
 
 
-def _picture(values: np.ndarray, blame: Blame, label: int, prediction: int) -> str:
-    return html.picture(image_file(values), said(blame, label, prediction))
+def _strip(blame: Blame, columns: dict[str, np.ndarray], query: str, rows: np.ndarray) -> str:
+    """The mistake and the neighbours in some rows of the table."""
+    pictures = [
+        _picture(
+            blame,
+            blame.independent.values[columns["neighbour"][row]],
+            columns,
+            row,
+            "neighbour_",
+            f"similarity {number(columns['similarity'][row])}",
+        )
+        for row in rows
+    ]
+    return f'<div class="thumbs">{html.joined([query, *pictures])}</div>'
+
+
+def _picture(blame: Blame, values: np.ndarray, columns: dict[str, np.ndarray], row: int, whose: str, note: str) -> str:
+    """An image with its true class, and what it was taken for."""
+    told = said(blame, *(int(columns[f"{whose}{name}"][row]) for name in ("label", "prediction")))
+    return html.picture(image_file(values), told, note)
 
 
 def said(blame: Blame, label: int, prediction: int) -> str:

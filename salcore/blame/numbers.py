@@ -73,6 +73,11 @@ def difference(sample: np.ndarray, values: np.ndarray) -> Estimate:
     return _estimate(float(means[0] - means[1]), drawn[:, 0] - drawn[:, 1])
 
 
+def unit(measure: Measure) -> str:
+    """What an axis of a measure is called."""
+    return "share" if "corrected" in measure else "change of confidence"
+
+
 def pruned(blame: Blame, mode: Mode, measure: Measure) -> dict[str, Rows]:
     """What turning filters off does, by choice: a column for each of `parameters.pruned`."""
     return {choice: _rows(blame, "pruning", measure, choice=choice, mode=mode) for choice in CHOICES}

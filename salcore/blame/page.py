@@ -109,8 +109,8 @@ def _neighbours(blame: Blame) -> Finding:
     shared, chance = numbers.neighbours_share_pair(blame)["all"]
     told = (
         f"{percent(shared.value)} of a mistake's {blame.parameters.neighbours} nearest neighbours were mistaken "
-        f"between the same two classes ({_with(shared)}); of all {blame.parameters.independent} samples "
-        f"{percent(chance.value)} are."
+        f"between the same two classes ({percent(shared.low)} to {percent(shared.high)}); of all "
+        f"{blame.parameters.independent} samples {percent(chance.value)} are."
     )
     return Finding(question="Are neighbours mistaken alike?", answer=told, caution=not shared.low > chance.value)
 
@@ -135,7 +135,7 @@ def _masking(blame: Blame) -> Finding:
         f"incorrect class {_signed(test.incorrect.value)} (p = {number(test.incorrect_p, 3)})"
         for name, test in tests.items()
     )
-    where = "outside the object's box" if blame.parameters.boxes else "anywhere, as no boxes are given"
+    where = "outside the object's box" if blame.has_boxes else "anywhere, as no boxes are given"
     return Finding(
         question="Do the pixels that drive salient filters drive the mistake?",
         answer=f"Masking {percent(blame.parameters.masked)} of the pixels {where}. {told}.",
@@ -165,7 +165,9 @@ def _profiles(blame: Blame) -> str:
         ("wrong", RED, "standardised", "Standardised, mean over misclassified samples (Fig. 2, bottom).", False),
     ]
     drawn = [
-        html.chart(svg(figures.profile(blame, name, colour, label, logarithmic=log), f"profile-{name}"), caption)
+        html.chart(
+            svg(figures.profile(blame, name, colour, label, logarithmic=log), f"profile-{name}"), caption, wide=True
+        )
         for name, colour, label, caption, log in charts
     ]
     note = (
@@ -181,7 +183,7 @@ def _pruning_curves(blame: Blame) -> str:
         drawn = []
         for measure, label in MEASURES.items():
             series = {choice: rows.mean() for choice, rows in numbers.pruned(blame, mode, measure).items()}
-            figure = figures.curves(blame.parameters.pruned, series, label, total=len(blame.filters))
+            figure = figures.curves(blame.parameters.pruned, series, numbers.unit(measure), total=len(blame.filters))
             drawn.append(html.chart(svg(figure, f"pruning-{mode}-{measure}"), label))
         pieces += [f"<h3>{html.escape(mode)}</h3>", html.paragraph(told, "muted"), html.charts(*drawn)]
     note = "Means over all mistakes studied, with 95 % bootstrap intervals over samples (Fig. 3)."
@@ -194,7 +196,9 @@ def _tuning_curves(blame: Blame) -> str:
         choices, network = numbers.tuned(blame, measure)
         series = {choice: rows.mean() for choice, rows in choices.items()}
         reference = network.mean()[0]
-        figure = figures.curves(blame.parameters.tuned, series, label, reference=reference, total=len(blame.filters))
+        figure = figures.curves(
+            blame.parameters.tuned, series, numbers.unit(measure), reference=reference, total=len(blame.filters)
+        )
         drawn.append(html.chart(svg(figure, f"tuning-{measure}"), label))
     note = (
         f"One step of gradient descent on one mistake, of length {blame.parameters.step:g} times the norm of all "
@@ -216,7 +220,8 @@ def _agreement(blame: Blame) -> str:
         "spreads over layers, and which samples are its neighbours. How alike their maps of the pixels that drive the "
         "salient filters are stands in the run's report, with those of the other methods."
     )
-    drawn = html.chart(svg(figure, "agreement"), f"Means over {values[0].pairs} pairs of members.")
+    pairs = f"{values[0].pairs} pairs" if values[0].pairs > 1 else "the pair"
+    drawn = html.chart(svg(figure, "agreement"), f"Means over {pairs} of members.")
     return html.section("members", "Is the same to blame in every member?", html.paragraph(note, "muted"), drawn)
 
 

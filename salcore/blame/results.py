@@ -40,6 +40,11 @@ class Blame:
         return part_of(self._data, self.parameters.independent)
 
     @property
+    def has_boxes(self) -> bool:
+        """Whether it is known where the objects of the held-out images are."""
+        return self.parameters.boxes is not None or self.data.boxes is not None
+
+    @property
     def mean(self) -> np.ndarray:
         """The mean of each channel of the training part, which inputs are normalised by."""
         return self._data.mean

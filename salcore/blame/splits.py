@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from salcore.data import Data, folder
-from salcore.data.boxes import read_boxes
+from salcore.data.boxes import pixels, read_boxes
 from salcore.data.part import Part
 from salcore.errors import UserError
 from salcore.spec import Spec
@@ -39,13 +39,16 @@ def check(spec: Spec, data: Data) -> None:
 
 
 def boxes_of(spec: Spec, held_out: Part, samples: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The objects' boxes (n, 4) of some held-out samples, empty ones where no table of boxes is given.
+    """The objects' boxes (n, 4) of some held-out samples: a given table's, else the data's own, else empty ones.
 
     Raises UserError for a table that does not tell them.
     """
     parameters = spec.parameters
     if parameters is None or parameters.boxes is None:
-        return np.zeros((len(samples), 4), np.int64)
+        if held_out.boxes is None:
+            return np.zeros((len(samples), 4), np.int64)
+        height, width = held_out.values.shape[2:]
+        return pixels(held_out.boxes[samples], height, width)
     kind, _, place = spec.data.name.partition(":")
     files = None
     if kind == "folder":

@@ -37,17 +37,7 @@ def read_boxes(
     columns = _read(path)
     shares = _shares(columns, path)
     height, width = part.values.shape[2:]
-    return _pixels(shares[_rows(columns, path, samples, files)], height, width)
-
-
-def scaled(boxes: np.ndarray, size: tuple[int, int], to: tuple[int, int]) -> np.ndarray:
-    """Boxes (n, 4) of pixels in pictures of `size` (H, W) as those in the same pictures brought `to` another size.
-
-    >>> scaled(np.array([[1, 2, 3, 6]]), (8, 8), (4, 12)).tolist()
-    [[1, 1, 5, 3]]
-    """
-    height, width = size
-    return _pixels(boxes / (width, height, width, height), *to)
+    return pixels(shares[_rows(columns, path, samples, files)], height, width)
 
 
 def _read(path: str) -> Columns:
@@ -111,8 +101,8 @@ def _rows(columns: Columns, path: str, samples: Sequence[int] | np.ndarray, file
     return [rows[name] for name in wanted]
 
 
-def _pixels(shares: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Boxes in shares of the picture as pixels of one of this size, rounded outwards, none of them empty."""
+def pixels(shares: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Boxes (n, 4) in shares of the picture as pixels of one of this size, rounded outwards, none of them empty."""
     extent = np.array([width, height])
     low = np.minimum(np.floor(shares[:, :2] * extent + _ROUNDING), extent - 1)
     high = np.maximum(np.ceil(shares[:, 2:] * extent - _ROUNDING), low + 1)

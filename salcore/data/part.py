@@ -28,8 +28,9 @@ class Part:
     - text: `(N, T)`, int32, numbers of words in the set's vocabulary, 0 for padding.
 
     Of sequences, the first `lengths` `(N,)` steps count and the rest is padding (None: all count), and a text's first
-    `query` `(N,)` words are the question asked of it, which is always kept (None: there is none). `informative`
-    `(N, F, T)` tells which cells were made to tell the class, where that is known. Parts of one set share these arrays.
+    `query` `(N,)` words are the question asked of it, which is always kept (None: there is none). Where it is known,
+    `informative` `(N, F, T)` tells which cells were made to tell the class, and `boxes` `(N, 4)` where the object of an
+    image is: left, top, right and bottom, in shares of the image. Parts of one set share these arrays.
     A label of -1 means that the truth is not known.
     """
 
@@ -39,13 +40,14 @@ class Part:
     lengths: np.ndarray | None = None
     query: np.ndarray | None = None
     informative: np.ndarray | None = None
+    boxes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __reduce__(self) -> tuple:
         # A memory-map travels as its path: pickled by value it would be the whole set, which does not fit in memory.
-        others = self.labels, self.index, self.lengths, self.query, self.informative
+        others = self.labels, self.index, self.lengths, self.query, self.informative, self.boxes
         return _restore, (_packed(self.values), *others)
 
     def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -127,9 +129,12 @@ def _restore(
     lengths: np.ndarray | None,
     query: np.ndarray | None,
     informative: np.ndarray | None,
+    boxes: np.ndarray | None,
 ) -> Part:
     values = values.open() if isinstance(values, _Mapped) else values
-    return Part(values=values, labels=labels, index=index, lengths=lengths, query=query, informative=informative)
+    return Part(
+        values=values, labels=labels, index=index, lengths=lengths, query=query, informative=informative, boxes=boxes
+    )
 
 
 def digest(train: Part, validation: Part, mean: np.ndarray, std: np.ndarray, classes: tuple[str, ...]) -> str:

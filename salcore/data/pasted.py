@@ -74,7 +74,7 @@ def pasted(split: Literal["train", "test"], seed: int) -> Pasted:
 
 
 def _labelled(drawn: Pasted) -> Labelled:
-    return Labelled(values=drawn.images, labels=drawn.labels)
+    return Labelled(values=drawn.images, labels=drawn.labels, boxes=drawn.objects / SIDE)
 
 
 def _shapes() -> np.ndarray:

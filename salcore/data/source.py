@@ -26,6 +26,7 @@ class Labelled:
     lengths: np.ndarray | None = None
     query: np.ndarray | None = None
     informative: np.ndarray | None = None
+    boxes: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

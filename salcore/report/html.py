@@ -73,9 +73,9 @@ def code(text: str) -> str:
     return f"<pre><code>{escape(text)}</code></pre>"
 
 
-def chart(svg: str, caption: str) -> str:
-    """A chart with its caption."""
-    return f'<figure class="chart">{svg}<figcaption>{escape(caption)}</figcaption></figure>'
+def chart(svg: str, caption: str, *, wide: bool = False) -> str:
+    """A chart with its caption; a `wide` one is as wide as the page."""
+    return f'<figure class="chart{" wide" * wide}">{svg}<figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def charts(*figures: str) -> str:

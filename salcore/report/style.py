@@ -41,6 +41,7 @@ figure{margin:0}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:20px;align-items:start}
 .chart{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px}
 .chart svg{display:block;width:100%;max-width:540px;height:auto;margin:0 auto}
+.chart.wide{margin-bottom:20px}.chart.wide svg{max-width:none}
 .chart svg text{font-family:inherit!important}
 .chart figcaption{font-size:.88rem;margin-top:6px}
 .scroll{overflow-x:auto;margin:10px 0;border:1px solid var(--line);border-radius:8px;background:var(--card)}

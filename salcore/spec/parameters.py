@@ -35,7 +35,7 @@ class ParametersSpec(Part):
         "finetuning: numbers of filters that are updated", "filters", default=(1, 2, 5, 10, 25, 50)
     )
     step: float = told(
-        "finetuning: length of the one step, as a share of the norm of all filters' weights", default=0.001, gt=0
+        "finetuning: length of the one step, as a share of the norm of all filters' weights", default=0.03, gt=0
     )
     neighbours: int = told("nearest neighbours of a mistake", "samples", default=10, ge=1)
     boosted: int = told(

@@ -12,6 +12,11 @@ under the same names. What is in a study follows from its runs alone, so a finis
 from types import ModuleType
 
 from salcore.studies import (
+    blame_finetuning,
+    blame_masking,
+    blame_neighbours,
+    blame_profiles,
+    blame_pruning,
     ensemble_dream,
     guided_eraser,
     guided_masking,
@@ -45,5 +50,10 @@ STUDIES: dict[str, ModuleType] = {
     "guided_eraser": guided_eraser,
     "guided_timeseries": guided_timeseries,
     "guided_vanishing": guided_vanishing,
+    "blame_profiles": blame_profiles,
+    "blame_pruning": blame_pruning,
+    "blame_neighbours": blame_neighbours,
+    "blame_finetuning": blame_finetuning,
+    "blame_masking": blame_masking,
 }
 """Name of an experiment, as `python -m jobs.study NAME` takes it -> its module."""

@@ -18,7 +18,7 @@ SMALL: dict[str, Any] = {
     "mistakes": 300,
     "pruned": [1, 2, 5, 10, 20, 30, 50, 75, 100],
     "tuned": [1, 2, 5, 10, 25, 50],
-    "step": 0.001,
+    "step": 0.03,
 }
 """Two ResNet18s on 16,000 images of CIFAR-10; 4,000 standardise, 1,000 of the test part are neighbours."""
 

@@ -48,5 +48,6 @@ def figures(runs: "Mapping[str, Run]") -> Iterator[Picture]:
             choices, network = numbers.tuned(blame, measure)
             series = {choice: values.mean() for choice, values in choices.items()}
             reference = network.mean()[0]
-            figure = curves(blame.parameters.tuned, series, label, reference=reference, total=len(blame.filters))
+            unit, total = numbers.unit(measure), len(blame.filters)
+            figure = curves(blame.parameters.tuned, series, unit, reference=reference, total=total)
             yield Picture(caption=f"{name}: {label}", content=canvas.svg(figure, f"{name}-tuned-{measure}"))

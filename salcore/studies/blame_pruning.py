@@ -49,7 +49,7 @@ def figures(runs: "Mapping[str, Run]") -> Iterator[Picture]:
         for mode in MODE_NAMES:
             for measure, label in MEASURES.items():
                 series = {choice: rows.mean() for choice, rows in numbers.pruned(blame, mode, measure).items()}
-                figure = curves(blame.parameters.pruned, series, label, total=len(blame.filters))
+                figure = curves(blame.parameters.pruned, series, numbers.unit(measure), total=len(blame.filters))
                 yield Picture(
                     caption=f"{name}, {mode}: {label}", content=canvas.svg(figure, f"{name}-{mode}-{measure}")
                 )

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from salcore.data import Part, folder, load
-from salcore.data.boxes import read_boxes, scaled
+from salcore.data.boxes import pixels, read_boxes
 from salcore.errors import UserError
 
 
@@ -129,5 +129,5 @@ def test_a_missing_file_is_named(table, part):
 
 def test_boxes_are_brought_to_another_size_outwards():
     boxes = np.array([[0, 0, 32, 32], [3, 5, 8, 9]])
-    assert scaled(boxes, (32, 32), (32, 32)).tolist() == boxes.tolist()
-    assert scaled(boxes, (32, 32), (16, 64)).tolist() == [[0, 0, 64, 16], [6, 2, 16, 5]]
+    assert pixels(boxes / 32, 32, 32).tolist() == boxes.tolist()
+    assert pixels(boxes / 32, 16, 64).tolist() == [[0, 0, 64, 16], [6, 2, 16, 5]]
