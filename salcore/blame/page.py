@@ -80,10 +80,10 @@ def _mistakes(blame: Blame) -> Finding:
 
 def _salience(blame: Blame) -> Finding:
     more, deep = numbers.salience(blame), numbers.depth(blame)
+    deeper = _verdict(deep, "They are deeper", "They are not deeper", "Whether they are deeper is open")
     told = (
-        f"{_verdict(more)}: the mean standardised profile of wrong samples lies {_with(more)} above that of right "
-        f"ones. {_verdict(deep, 'They are deeper', 'They are not deeper', 'Whether they are deeper is open')}: deep "
-        f"half less early half {_with(deep)} more than for right ones."
+        f"{_verdict(more)}: mean standardised profile of wrong samples less that of right ones, {_with(more)}. "
+        f"{deeper}: deep half of the layers less early half, wrong less right, {_with(deep)}."
     )
     return Finding(question="Do mistakes make filters salient?", answer=told, caution=not more.low > 0)
 

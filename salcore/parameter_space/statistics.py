@@ -94,7 +94,7 @@ class ProfileStatistics:
             table = ipc.open_file(source).read_all()
             head = json.loads(table.schema.metadata[METADATA])
             layers = tuple(Layer(**{**each, "shape": tuple(each["shape"])}) for each in head.pop("layers"))
-            mean, deviation = (table[name].to_numpy() for name in ("mean", "deviation"))
+            mean, deviation = (table[name].to_numpy().copy() for name in ("mean", "deviation"))
             statistics = cls(
                 table=FilterTable(layers=layers), mean=mean, deviation=deviation, count=int(head.pop("count"))
             )
