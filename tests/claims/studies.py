@@ -17,12 +17,15 @@ from salcore.studies import STUDIES
 from tests.claims.ensembles import ROOT, mirror
 from tests.claims.table import Row, interval
 
-ON_PHOTOGRAPHS = ("noise_table", "noise_convergence", "noise_samples", "noise_similarity", "ensemble_dream")
-"""Studies of CIFAR-10 and Imagenette."""
+ON_PHOTOGRAPHS = (
+    "noise_table", "noise_convergence", "noise_samples", "noise_similarity", "ensemble_dream",
+    "blame_profiles", "blame_pruning", "blame_neighbours", "blame_finetuning",
+)  # fmt: skip
+"""Studies of CIFAR-10, and of Imagenette."""
 ON_DIGITS = ("guided_mnist", "guided_masking", "guided_spread")
 """Studies of MNIST."""
-ON_TEXTS, GENERATED = ("guided_eraser",), ("guided_timeseries", "guided_vanishing")
-"""Studies of texts, and of series that are drawn; what is in none of these is of FashionMNIST."""
+ON_TEXTS, GENERATED = ("guided_eraser",), ("guided_timeseries", "guided_vanishing", "blame_masking")
+"""Studies of texts, and of series and pictures that are drawn; what is in none of these is of FashionMNIST."""
 
 
 def run(name: str, folder: Path) -> None:
