@@ -1,36 +1,30 @@
 """What parameter-space saliency of a run will consist of, told and checked before any work."""
 
+import time
 from collections.abc import Iterator
 
+import numpy as np
+import torch
 from torch import nn
 
 from jobs.prepare import Plan
+from salcore.blame import network
 from salcore.blame.splits import part_of
 from salcore.data.batches import inputs_of
-from salcore.errors import UserError
-from salcore.parameter_space import FilterTable, filter_table
+from salcore.parameter_space import filter_profiles
 
 
-def table(plan: Plan, model: nn.Module) -> FilterTable:
-    """The filters of a network, as the plan wants them.
-
-    Raises UserError for a network that has none, or fewer than the plan asks for.
-    """
+def seconds_of_profiles(plan: Plan, model: nn.Module) -> float:
+    """Time that the profiles of both splits take one member, from that of one batch."""
     parameters = plan.spec.parameters
     assert parameters is not None
-    part = part_of(plan.data, parameters.held_out)
-    sample, _ = inputs_of(part, part.index[:1], plan.data)
-    try:
-        found = filter_table(model, sample, linear=parameters.linear)
-    except Exception as error:  # whatever a user's network raises is told in one line
-        raise UserError("model.name", f"a network whose filters can be read ({error})", plan.spec.model.name) from None
-    for key, most in (("pruned", parameters.pruned[-1]), ("tuned", parameters.tuned[-1])):
-        if most > len(found):
-            raise UserError(f"parameters.{key}", f"at most the {len(found)} filters of {plan.spec.model.name}", most)
-    if parameters.boosted >= len(found):
-        expected = f"fewer than the {len(found)} filters of {plan.spec.model.name}"
-        raise UserError("parameters.boosted", expected, parameters.boosted)
-    return found
+    splits = [part_of(plan.data, split) for split in (parameters.held_out, parameters.independent)]
+    size = plan.spec.attribution.batch_size
+    rows = np.resize(splits[0].index, size)
+    inputs, labels = inputs_of(splits[0], rows, plan.data)[0], torch.from_numpy(splits[0].labels[rows])
+    began = time.perf_counter()
+    filter_profiles(model, inputs, labels, linear=parameters.linear)
+    return (time.perf_counter() - began) * sum(map(len, splits)) / size
 
 
 def told(plan: Plan, model: nn.Module) -> Iterator[str]:
@@ -38,7 +32,7 @@ def told(plan: Plan, model: nn.Module) -> Iterator[str]:
     parameters = plan.spec.parameters
     if parameters is None:
         return
-    found = table(plan, model)
+    found = network.table(plan.spec, plan.data, model)
     sizes = {split: len(part_of(plan.data, split)) for split in (parameters.held_out, parameters.independent)}
     splits = " and ".join(f"{size:,} {split}" for split, size in sizes.items())
     size = sum(sizes.values()) * len(found) * 4 / 1e6

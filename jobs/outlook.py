@@ -11,6 +11,7 @@ from jobs import filters
 from jobs.prepare import Plan
 from salcore import models, seeds, training, until
 from salcore.attribution import METHODS, inner_method, takes_statistics, with_statistics
+from salcore.blame import network
 from salcore.data import Data
 from salcore.data.batches import inputs_of
 from salcore.draws import with_draws
@@ -34,8 +35,6 @@ def map_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
 
     Raises UserError if a method cannot explain this network, or its numbers do not fit each other.
     """
-    if plan.spec.parameters is not None:
-        filters.table(plan, _network(plan))
     (inputs, valid), target = _inputs(plan, 1), torch.zeros(1, dtype=torch.int64)
     model = bound(_network(plan), valid)
     stand_in = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(inputs[0].numel(), 1))
@@ -62,8 +61,8 @@ def describe(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> str:
     values = sum(samples[folder] * int(np.prod(shape)) for folder, shape in shapes.items())
     cut = sum(-(-count // spec.attribution.shard_samples) for count in samples.values())
     count = len(plan.members)
-    network = _network(plan)
-    parameters = sum(p.numel() for p in network.parameters())
+    built = _network(plan)
+    parameters = sum(p.numel() for p in built.parameters())
     most = "at most " if plan.undecided else ""
     return "\n".join(
         [
@@ -77,7 +76,7 @@ def describe(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> str:
             f"methods  {', '.join(samples)}{_warning(spec)}",
             f"maps     {most}{count * cut} shards, {_size(count * values * width)}; "
             f"statistics {_size((4 + 4 + 1) * values)}; weights {_size(count * parameters * 4)}",
-            *filters.told(plan, network),
+            *filters.told(plan, built),
         ]
     )
 
@@ -127,10 +126,14 @@ def estimate(plan: Plan) -> str:
         _seconds_of_a_pass(plan, method) * batches * _samples(method, plan.data) / len(plan.data.evaluation)
         for method in spec.attribution.methods
     )
+    profile = filters.seconds_of_profiles(plan, _network(plan)) if spec.parameters is not None else 0.0
+    of_filters = f", {_duration(profile)} of filter profiles (experiments not counted)" if profile else ""
+    explain += profile
     least = _least(plan)
     few = f"{_duration(least * (train + explain))} for {least} and " if least < count else ""
     return (
-        f"time     about {_duration(train)} of training and {_duration(explain)} of explaining a member on one slot of "
+        f"time     about {_duration(train)} of training and {_duration(explain - profile)} of explaining{of_filters} a "
+        "member on one slot of "
         f"this machine; {few}{_duration(count * (train + explain))} for {count} members on one slot, and some 30 s to "
         f"start{' each time that members are added' if plan.undecided else ''}"
     )
@@ -185,7 +188,9 @@ def _settings(plan: Plan, method: MethodSpec) -> dict[str, Any]:
     settings = with_draws(plan.spec, method, plan.members[0], plan.data, torch.device("cpu"))
     if not takes_statistics(method.name, settings):
         return settings
-    table = filters.table(plan, _network(plan))  # of the network as it is tried here: standardised by nothing
+    table = network.table(
+        plan.spec, plan.data, _network(plan)
+    )  # of the network as it is tried here: standardised by nothing
     statistics = ProfileStatistics(table=table, mean=np.zeros(len(table)), deviation=np.ones(len(table)), count=0)
     return with_statistics(method.name, settings, statistics)
 

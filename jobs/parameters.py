@@ -26,8 +26,7 @@ def act(asked: Command) -> int:
     spec = asked.spec
     section, methods = spec.parameters or ParametersSpec(), spec.attribution.methods
     if not any(takes_statistics(method.name, method.settings) for method in methods):
-        driving = {"name": "input_space_saliency", "filters": section.boosted}
-        methods = (*methods, MethodSpec.model_validate(driving))
+        methods = (*methods, MethodSpec(name="input_space_saliency"))
     attribution = spec.attribution.model_copy(update={"methods": methods})
     return session.run(replace(asked, spec=spec.model_copy(update={"attribution": attribution, "parameters": section})))
 

@@ -9,7 +9,7 @@ import yaml
 from jobs.command import Command
 from salcore import borrowed, layout, members, models, training, until
 from salcore.attribution import check_settings, takes_statistics
-from salcore.blame import splits
+from salcore.blame import network, splits
 from salcore.complete import complete
 from salcore.data import Data, load
 from salcore.errors import UserError
@@ -90,9 +90,9 @@ def prepare(command: Command, data: Data | None = None) -> Plan:
     models.check(spec.model, data.shape, len(data.classes), kind=data.kind)
     for method in spec.attribution.methods:
         check_settings(method.name, method.settings, data.kind)
-    spec = complete(spec, data.kind)
-    spec = spec.model_copy(update={"data": spec.data.model_copy(update={"eval_samples": len(data.evaluation)})})
     splits.check(spec, data)
+    spec = complete(network.completed(spec, data), data.kind)
+    spec = spec.model_copy(update={"data": spec.data.model_copy(update={"eval_samples": len(data.evaluation)})})
     _check_weights(spec, data)
     _check_target(spec, data)
     planned = members.plan(spec, data.digest)

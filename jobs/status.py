@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import salcore
 from jobs import command
@@ -45,8 +45,21 @@ def describe(run: "salcore.runs.Run") -> str:
         stats = "reduced" if method.folder in run.methods else "not reduced"
         bad = f"; {left_out[method.folder]} maps not finite, left out" if method.folder in left_out else ""
         lines.append(f"explain  {method.folder}: {made[method.folder]}/{total} shards, {stats}{bad}")
+    if spec.parameters is not None:
+        lines += _filters(run)
     lines.append(f"report   {store.path(layout.REPORT) if store.exists(layout.REPORT) else 'not written'}")
     return "\n".join(lines)
+
+
+def _filters(run: "salcore.runs.Run") -> Iterator[str]:
+    """A line for each split's profiles and for each experiment: how many files there are, and of how many members."""
+    for folder, stage, what in (("profiles", "profile ", "shards"), ("blame", "blame   ", "tables")):
+        made: dict[str, list[str]] = {}
+        for name in run.store.files(folder):
+            if match := re.fullmatch(rf"{folder}/(\w+)/member=(\d+)/part-\d+\.\w+", name):
+                made.setdefault(match.group(1), []).append(match.group(2))
+        for name, members in made.items():
+            yield f"{stage} {name}: {len(members)} {what} of {len(set(members))}/{run.planned} members"
 
 
 def _driver(run: "salcore.runs.Run") -> str:

@@ -10,6 +10,7 @@ import salcore
 from jobs.ensemble import ensemble
 from jobs.parameters import parameters
 from jobs.report import report
+from jobs.status import status
 from jobs.tracking import client
 from salcore.blame.results import Blame
 from tests.run_files import files
@@ -67,6 +68,12 @@ def test_a_run_has_profiles_tables_maps_and_both_pages(blamed):
     assert not re.search(r'(?:src|href)="(?!#|data:)', page)
     for question in ("mistakes make filters salient", "neighbours mistaken alike", "the same to blame in every member"):
         assert question in page
+
+
+def test_status_tells_what_there_is_of_filters(blamed, job):
+    told = job(status, blamed[0]).out
+    assert "profile  validation: 6 shards of 2/2 members" in told
+    assert "blame    pruning: " in told
 
 
 def test_mlflow_has_the_numbers_and_the_page(blamed, place):
@@ -138,6 +145,12 @@ def test_a_mistake_is_told_in_one_line_before_any_work(run, tmp_path, overrides,
     assert told in finished.err
     assert finished.err.count("\n") == 1
     assert not (tmp_path / "run" / "members").exists()
+
+
+def test_numbers_of_filters_that_are_not_given_fit_the_network(job, place, ray_cluster, tmp_path):
+    finished = job(parameters, "digits", "--plan", "--run-dir", tmp_path / "run")
+    assert finished.status == 0, finished.err
+    assert "filters  32 of 2 layers" in finished.out
 
 
 def test_a_method_that_needs_profiles_needs_the_section(run, tmp_path):
