@@ -1,25 +1,18 @@
 """A search whose driver, or everything, is killed in the middle ends with the trials of one that nothing disturbed."""
 
-import contextlib
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from jobs.tracking import client
+from tests.cluster.killing import Start, kill, log, starting, wait
 
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # MLflow's use of SQLAlchemy
 ]
 
-ROOT = Path(__file__).resolve().parents[2]
 TRIALS = 5
 SPEC = f"""
 name: killed
@@ -34,51 +27,9 @@ search: {{algorithm: optuna, trials: {TRIALS - 1}, ahead: 1, objectives: [accura
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory) -> Callable:
-    """A function that starts the command on a folder, in a process and a cluster of its own."""
-    home = tmp_path_factory.mktemp("killed")
-    (home / "killed.yaml").write_text(SPEC)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    started = []
-
-    def run(name: str) -> tuple[Path, subprocess.Popen]:
-        with Path(f"{home / name}.log").open("a") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "jobs.tune", "killed.yaml", "--run-dir", name],
-                cwd=home,
-                env={**environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        started.append(process)
-        return home / name, process
-
-    yield run
-    for process in started:
-        kill(process, everything=True)
-
-
-def kill(process: subprocess.Popen, *, everything: bool) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        below = psutil.Process(process.pid).children(recursive=True) if everything else []
-        process.send_signal(signal.SIGKILL)
-        for each in below:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
-    process.wait()
-
-
-def log(folder: Path) -> str:
-    return Path(f"{folder}.log").read_text()
-
-
-def wait(folder: Path, process: subprocess.Popen, met: Callable[[], bool], seconds: float = 200) -> None:
-    over = time.monotonic() + seconds
-    while not met():
-        assert process.poll() is None, log(folder)
-        assert time.monotonic() < over, log(folder)
-        time.sleep(0.05)
+def start(tmp_path_factory) -> Iterator[Start]:
+    with starting(tmp_path_factory.mktemp("killed"), "tune", SPEC) as run:
+        yield run
 
 
 def records(folder: Path) -> dict[str, str]:
