@@ -1,6 +1,7 @@
 """The stages of parameter-space saliency: filter profiles of both splits, then the experiments on their mistakes."""
 
 import math
+import time
 from collections.abc import Mapping
 
 import salcore
@@ -18,13 +19,15 @@ from salcore.blame.stored import Profiles
 from salcore.errors import UserError
 from salcore.logs import Log
 
+MANIFESTS_EVERY_S = 2.0
+
 
 def profile_members(session: Session) -> None:
     """Make the shards of profiles that are missing or damaged; leave every manifest in step with its folder."""
     plan = session.plan
     if plan.spec.parameters is None:
         return
-    found = inventory.profiles(plan.store, Marks(plan.spec, plan.data), plan.trained())
+    found = inventory.profiles(plan.store, Marks(plan.spec, plan.data, plan.members), plan.trained())
     for problem in found.problems:
         session.progress.say(problem)
     try:
@@ -44,8 +47,7 @@ def blame_members(session: Session) -> None:
     plan = session.plan
     if plan.spec.parameters is None:
         return
-    marks, members = Marks(plan.spec, plan.data), plan.trained()
-    _require_mistakes(session, marks)
+    marks, members = Marks(plan.spec, plan.data, plan.members), plan.trained()
     missing = inventory.lacking(plan.store, marks, members)
     if not missing:
         return
@@ -61,9 +63,10 @@ def blame_members(session: Session) -> None:
 
 
 def write_page(session: Session) -> None:
-    """Write the page of parameter-space saliency."""
+    """Write the page of parameter-space saliency. Raises UserError where no member makes a mistake."""
     plan = session.plan
     if plan.spec.parameters is not None:
+        require_mistakes(session)
         with session.timed("report"):
             plan.store.write(layout.BLAME, build(Blame(salcore.open(plan.store.uri))).encode())
 
@@ -78,8 +81,8 @@ def metrics(plan: Plan) -> dict[str, float]:
         for choice, rows in numbers.pruned(blame, "paper", "incorrect").items():
             values[f"blame/pruning/incorrect/{choice}"] = rows.mean()[-1].value
     if blame.has("neighbours"):
-        shared, chance = numbers.neighbours_share_pair(blame)["all"]
-        values |= {"blame/neighbours/same_pair": shared.value, "blame/neighbours/chance": chance.value}
+        shared = numbers.neighbours_share_pair(blame)["all"]
+        values |= {"blame/neighbours/same_pair": shared.neighbours.value, "blame/neighbours/chance": shared.chance}
     if blame.has("finetuning"):
         for choice, rows in numbers.tuned(blame, "neighbours_corrected")[0].items():
             values[f"blame/finetuning/neighbours_corrected/{choice}"] = rows.mean()[-1].value
@@ -90,7 +93,7 @@ def finished(plan: Plan) -> bool:
     """Whether storage holds all that both stages would make."""
     if plan.spec.parameters is None:
         return True
-    marks, members = Marks(plan.spec, plan.data), plan.trained()
+    marks, members = Marks(plan.spec, plan.data, plan.members), plan.trained()
     found = inventory.profiles(plan.store, marks, members)
     return not (found.missing or found.problems or inventory.lacking(plan.store, marks, members))
 
@@ -98,22 +101,36 @@ def finished(plan: Plan) -> bool:
 def _profile(session: Session, found: Found) -> None:
     plan = session.plan
     room, log = session.room(len(found.missing)), Log(plan.store, "profile")
-    done = found.shards - len(found.missing)
+    done, written = found.shards - len(found.missing), time.monotonic()
+    dirty: set[tuple[str, int]] = set()
     try:
         for item, entry in blaming.blame(found.missing, plan.spec, session.data(), plan.trained(), plan.store, room):
             assert entry is not None, "a shard has one"
             found.entries[item.what, item.member][entry.path] = entry
+            dirty.add((item.what, item.member))
             done += 1
             log.write(f"member {item.member}: {item.file}, {entry.rows} samples")
             session.progress.update("profile", done, found.shards, "shards")
+            if time.monotonic() - written > MANIFESTS_EVERY_S:
+                _write_manifests(plan, found, dirty)
+                written = time.monotonic()
     finally:
+        _write_manifests(plan, found, dirty)
         log.close()
 
 
-def _require_mistakes(session: Session, marks: Marks) -> None:
+def _write_manifests(plan: Plan, found: Found, dirty: set[tuple[str, int]]) -> None:
+    for split, member in dirty:
+        shards.write_manifest(plan.store, layout.profiles_folder(split, member), found.entries[split, member])
+    dirty.clear()
+
+
+def require_mistakes(session: Session) -> None:
     """Say which members make no mistake. Raises UserError if none does."""
     plan = session.plan
-    split = marks.parameters.held_out
+    if plan.spec.parameters is None:
+        return
+    split = plan.spec.parameters.held_out
     without = [m.index for m in plan.trained() if not Profiles(plan.store, split, m.index).wrong.any()]
     if len(without) == len(plan.trained()):
         raise UserError(

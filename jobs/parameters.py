@@ -16,6 +16,10 @@ salient filters. Trains, explains and reduces as python -m jobs.ensemble does, a
 parameters.* say what is done. What is finished is not done again."""
 
 
+MAPPED = 100
+"""Evaluation samples of which the method that is added makes maps: it is differentiated twice."""
+
+
 def parameters(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     return command.run("parameters", DESCRIPTION, act, argv)
@@ -26,7 +30,7 @@ def act(asked: Command) -> int:
     spec = asked.spec
     section, methods = spec.parameters or ParametersSpec(), spec.attribution.methods
     if not any(takes_statistics(method.name, method.settings) for method in methods):
-        methods = (*methods, MethodSpec(name="input_space_saliency"))
+        methods = (*methods, MethodSpec(name="input_space_saliency", samples=MAPPED))
     attribution = spec.attribution.model_copy(update={"methods": methods})
     return session.run(replace(asked, spec=spec.model_copy(update={"attribution": attribution, "parameters": section})))
 

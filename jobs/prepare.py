@@ -114,7 +114,11 @@ def _looks(plan: Plan, *, retry_failed: bool) -> Iterator[until.Round]:
 
 def _borrowed(command: Command) -> Plan:
     """The plan of a run that explains other data with members copied from a finished run."""
-    spec = command.spec
+    spec = command.spec.model_copy(update={"parameters": None})  # these data have no split held out
+    for method in spec.attribution.methods:
+        if takes_statistics(method.name, method.settings):
+            expected = "methods that need no held-out samples, which another run's members do not bring"
+            raise UserError("attribution.methods", expected, method.folder)
     data = borrowed.data_of(spec, command.store)
     planned = borrowed.members_of(spec, command.store)
     changes: dict[str, Any] = {"data": spec.data.model_copy(update={"eval_samples": len(data.evaluation)})}

@@ -9,7 +9,7 @@ DESCRIPTION = "Reduce the maps of the trained members (missing ones are made) to
 
 def reduce(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    return command.run("reduce", DESCRIPTION, lambda asked: session.run(asked, ("explain", "reduce")), argv)
+    return command.run("reduce", DESCRIPTION, lambda asked: session.run(asked, ("profile", "explain", "reduce")), argv)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from jobs import stages
+from jobs import blaming, stages
 from jobs.prepare import Plan, resolved
 from jobs.stages import Session
 from salcore import layout, until
@@ -30,6 +30,7 @@ def settle(session: Session, *, retry_failed: bool = False) -> None:
 def _look(session: Session) -> until.Round:
     """The mean SNR of the plan's members with its interval, from maps that are made where they are missing."""
     stages.train_members(session)
+    blaming.profile_members(session)  # which the method that decides may be standardised by
     rows = stages.statistics(session, stages.explain_members(session)).to_pylist()
     row = rows[0] if rows else dict.fromkeys(("snr", "snr_low", "snr_high"), math.nan)  # every member failed
     plan = session.plan

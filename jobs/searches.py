@@ -75,6 +75,8 @@ def checked(asked: Command) -> Search:
     if not spec.training.epochs:
         raise UserError("training.epochs", "1 or more, as k and lambda act in training", 0)
     method_of(spec)
+    if spec.parameters is not None:
+        raise UserError("parameters", "null, as trials make no filter profiles", "a section")
     plan = prepare(replace(asked, spec=shared(spec)))
     fill_for(plan.data.kind, plan.spec.training.guidance.fill)
     _check_measure(plan.spec, plan.data)

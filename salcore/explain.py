@@ -88,6 +88,8 @@ class Explainer:
         self._methods = {method.folder: method for method in spec.attribution.methods}
         self._loaded: tuple[int, nn.Module] | None = None
         self._digests: dict[Range, str] = {}
+        takes = any(takes_statistics(method.name, method.settings) for method in spec.attribution.methods)
+        self._marks = Marks(spec, data, members) if takes and spec.parameters is not None else None
 
     def explain(self, item: Item) -> list[Made]:
         """Write the shards of an item, and the logits of its range where they are missing."""
@@ -175,8 +177,10 @@ class Explainer:
 
     def _statistics(self, member: Member) -> ProfileStatistics:
         """What the member's filter profiles are standardised by. Raises ValueError where there are no profiles."""
+        if self._marks is None:
+            raise ValueError("`spec`: expected one with the section parameters, got none")
         try:
-            return statistics_of(self._store, Marks(self._spec, self._data), member)
+            return statistics_of(self._store, self._marks, member)
         except FileNotFoundError as error:
             raise ValueError(str(error)) from None
 
@@ -213,16 +217,20 @@ class Explainer:
             "method": method.name,
             "settings": seeded(self._spec, method, member),
             "member_fingerprint": member.fingerprint,
-            "fingerprint": maps_fingerprint(member, method, self._spec, self._digest(part), voters),
+            "fingerprint": maps_fingerprint(member, method, self._spec, self._digest(part), voters, self._marks),
             "code_version": code_version(),
         }
 
 
-def maps_fingerprint(member: Member, method: MethodSpec, spec: Spec, digest: str, voters: Sequence[Member]) -> str:
+def maps_fingerprint(
+    member: Member, method: MethodSpec, spec: Spec, digest: str, voters: Sequence[Member], marks: Marks | None = None
+) -> str:
     """Fingerprint of one shard: the member, the method, and all that decides what is explained of which samples.
 
-    `digest` is that of the range. The voters count only where their majority is explained.
+    `digest` is that of the range. The voters count only where their majority is explained, and the `marks` of filter
+    profiles only for a method that is standardised by them.
     """
+    standardised = marks is not None and takes_statistics(method.name, method.settings)
     attribution = spec.attribution
     return fingerprint(
         member.fingerprint,
@@ -233,16 +241,8 @@ def maps_fingerprint(member: Member, method: MethodSpec, spec: Spec, digest: str
         padded_size(attribution.batch_size),
         digest,
         [voter.fingerprint for voter in voters] if attribution.target == "ensemble" else None,
-        *_standardised_by(method, spec),
+        *([marks.statistics(member.index)] if marks is not None and standardised else []),
     )
-
-
-def _standardised_by(method: MethodSpec, spec: Spec) -> list[Any]:
-    """What the statistics that a method takes are of, beside the member; nothing for other methods."""
-    if spec.parameters is None or not takes_statistics(method.name, method.settings):
-        return []
-    held_out = spec.parameters.held_out
-    return [held_out, spec.parameters.linear, spec.data.eval_samples if held_out == "evaluation" else None]
 
 
 def stored(values: Tensor, kind: Kind, valid: Tensor | None = None) -> Tensor:

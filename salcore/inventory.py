@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from salcore import shards
+from salcore.attribution import takes_statistics
+from salcore.blame.marks import Marks
 from salcore.data import Data
 from salcore.explain import Item, maps_fingerprint, within
 from salcore.layout import LOGITS, Range, maps_folder, member_folder, part_file, ranges
@@ -41,6 +43,8 @@ def take(store: Store, spec: Spec, data: Data, members: Sequence[Member]) -> Inv
     inventory = Inventory()
     cut = list(ranges(len(data.evaluation), spec.attribution.shard_samples))
     digests = {part: range_digest(data, part) for part in _all_ranges(cut, spec)}
+    standardised = any(takes_statistics(method.name, method.settings) for method in spec.attribution.methods)
+    marks = Marks(spec, data, members) if standardised and spec.parameters is not None else None
     for member in members:
         lacking: dict[int, list[str]] = {}
         for method in spec.attribution.methods:
@@ -48,7 +52,7 @@ def take(store: Store, spec: Spec, data: Data, members: Sequence[Member]) -> Inv
             expected = {part_file(part.part): part for part in cut if _covers(part, method)}
             entries = {}
             for path, part in expected.items():
-                wanted = maps_fingerprint(member, method, spec, digests[within(part, method)], members)
+                wanted = maps_fingerprint(member, method, spec, digests[within(part, method)], members, marks)
                 entry = finished.get(path)
                 if entry is not None and entry.fingerprint == wanted:
                     entries[path] = entry

@@ -154,7 +154,9 @@ def _fingerprint(spec: Spec, recipe: str) -> str:
     """Of all that a look depends on beside its number of members: what they are, and what is explained and how."""
     attribution = spec.attribution.model_dump(mode="json", by_alias=True, exclude={"methods"})
     chosen = method(spec).model_dump(mode="json", by_alias=True)
-    return members.fingerprint(recipe, attribution, chosen, spec.data.eval_samples, spec.data.split_seed)
+    held_out = spec.parameters  # what a method may be standardised over
+    more = [] if held_out is None else [held_out.held_out, held_out.linear]
+    return members.fingerprint(recipe, attribution, chosen, spec.data.eval_samples, spec.data.split_seed, *more)
 
 
 def _plain(value: float) -> float | str:

@@ -5,8 +5,11 @@ does correspond are layers, samples and pixels. So members are compared by how t
 which samples they hold for neighbours, and by the maps of `input_space_saliency`, which the usual reducers take.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -15,40 +18,48 @@ from salcore.blame.results import Blame, column
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How alike two members are on the same sample, on different ones, and over how many pairs that is."""
+    """How alike two members are on a mistake that both make, and on different ones; over so many shared mistakes."""
 
     same: float
     different: float
-    pairs: int
+    shared: int
 
 
+@cache
 def layers(blame: Blame) -> Agreement:
-    """Correlation over layers of two members' standardised profiles of a sample, each its mean by layer.
+    """Correlation over layers of two members' standardised profiles of a mistake, each its mean by layer.
 
-    The mean over all held-out samples and pairs of members; `different` is with the sample one place further on.
+    The mean over pairs of members and the mistakes that they share; strangers are drawn at random among these.
     """
-    tables = [column(blame.table("layers", member), "layers") for member in blame.members]
-    same, different = [], []
-    for one, two in combinations(tables, 2):
-        same.append(_correlations(one, two).mean())
-        different.append(_correlations(one, np.roll(two, 1, axis=0)).mean())
-    return Agreement(same=_mean(same), different=_mean(different), pairs=len(same))
+    rows = []
+    for member in blame.members:
+        table = blame.table("layers", member)
+        wrong = column(table, "label") != column(table, "prediction")
+        numbers = column(table, "sample")[wrong].tolist()
+        rows.append(dict(zip(numbers, column(table, "layers")[wrong], strict=True)))
+    return _compared(rows, _correlation)
 
 
+@cache
 def neighbours(blame: Blame) -> Agreement:
     """Share of a mistake's neighbours that another member has for the same mistake, by all filters.
 
-    `different` is with a mistake of the other member's that this one's list is not of. Over pairs of members that share
-    a mistake.
+    The mean over pairs of members and the mistakes that they share; strangers are drawn at random among these.
     """
-    lists = [_lists(blame, member) for member in blame.has("neighbours")]
+    return _compared([_lists(blame, member) for member in blame.has("neighbours")], _overlap)
+
+
+def _compared(members: Sequence[Mapping[int, Any]], alike: Callable[[Any, Any], float]) -> Agreement:
+    """The agreement of members, each with something for some samples."""
     same, different = [], []
-    for one, two in combinations(lists, 2):
+    for one, two in combinations(members, 2):
         shared = [sample for sample in one if sample in two]
-        strangers = [*shared[1:], *shared[:1]]
-        same += [_overlap(one[sample], two[sample]) for sample in shared]
-        different += [_overlap(one[a], two[b]) for a, b in zip(shared, strangers, strict=True) if a != b]
-    return Agreement(same=_mean(same), different=_mean(different), pairs=len(same))
+        order = np.random.default_rng(0).permutation(len(shared))
+        same += [alike(one[sample], two[sample]) for sample in shared]
+        if len(shared) > 1:
+            pairs = zip(order, np.roll(order, 1), strict=True)
+            different += [alike(one[shared[a]], two[shared[b]]) for a, b in pairs]
+    return Agreement(same=_mean(same), different=_mean(different), shared=len(same))
 
 
 def _lists(blame: Blame, member: int) -> dict[int, set[int]]:
@@ -65,11 +76,11 @@ def _overlap(one: set[int], two: set[int]) -> float:
     return len(one & two) / max(1, min(len(one), len(two)))
 
 
-def _correlations(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of the rows of two (N, L); 0 where a row does not vary."""
-    one, two = (each - each.mean(1, keepdims=True) for each in (one, two))
-    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
-    return (one * two).sum(1) / np.where(norms > 0, norms, 1)
+def _correlation(one: np.ndarray, two: np.ndarray) -> float:
+    """Pearson's correlation of two rows (L,); 0 where one does not vary."""
+    one, two = one - one.mean(), two - two.mean()
+    norm = np.linalg.norm(one) * np.linalg.norm(two)
+    return float(one @ two / norm) if norm > 0 else 0.0
 
 
 def _mean(values: list) -> float:

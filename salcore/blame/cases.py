@@ -57,20 +57,21 @@ def cases(blame: Blame) -> str:
 
 def _cases(blame: Blame) -> Iterator[str]:
     """The mistakes of the first member of which the incorrect class loses the most, as pictures."""
-    table = blame.table("masking", blame.has("masking")[0])
+    member = blame.has("masking")[0]
+    table = blame.table("masking", member)
     chosen = np.argsort(column(table, "salient_incorrect"), kind="stable")[:SHOWN]
     table = table.take(pa.array(chosen))
     columns = {name: column(table, name) for name in table.column_names}
     samples, parameters = columns["sample"], blame.parameters
     boxes = boxes_of(blame.run.spec, blame.data, samples)
-    maps = torch.from_numpy(columns["map"].copy())
-    salient = most_salient_outside(maps, boxes, parameters.masked)
+    maps = blame.maps(member, samples)
+    salient = most_salient_outside(torch.from_numpy(maps), boxes, parameters.masked)
     counts = salient.flatten(1).sum(1)
     random = random_outside(
         boxes, (salient.shape[1], salient.shape[2]), counts, samples=samples.tolist(), seed=parameters.seed
     ).numpy()  # fmt: skip
     for row, sample in enumerate(samples):
-        values, summed = blame.data.values[sample], columns["map"][row].sum(0)
+        values, summed = blame.data.values[sample], maps[row].sum(0)
         scale = signed_scale(summed)
         label, prediction = int(columns["label"][row]), int(columns["prediction"][row])
         pictures = [html.picture(image_file(values), said(blame, label, prediction))]

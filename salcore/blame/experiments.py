@@ -20,8 +20,8 @@ from salcore.parameter_space import ProfileStatistics, filter_profiles
 from salcore.parameter_space.effects import Choice, Effect, order
 from salcore.parameter_space.finetuning import Tuned, fine_tune
 from salcore.parameter_space.input_space import input_space_saliency
-from salcore.parameter_space.layers import layer_means
-from salcore.parameter_space.masking import masking_effect, most_salient_outside, random_outside
+from salcore.parameter_space.layers import by_depth, layer_means
+from salcore.parameter_space.masking import masking_effect, most_salient_outside, outside, random_outside
 from salcore.parameter_space.neighbours import Neighbours, depth_half, nearest, same_pair
 from salcore.parameter_space.pruning import Mode, prune
 from salcore.spec import ParametersSpec, Spec
@@ -106,7 +106,7 @@ def neighbours(subject: Subject, places: np.ndarray) -> pa.Table:
     """The nearest samples of the independent split by all filters, and by those of early or deep layers alone."""
     profiles, table = subject.standardised(places), subject.statistics.table
     found = []
-    for name in LAYERS:
+    for name in LAYERS if len(by_depth(table)) > 1 else LAYERS[:1]:
         columns = None if name == "all" else depth_half(table, name)
         near = nearest(profiles, subject.others(), subject.parameters.neighbours, columns=columns)
         found.append(_neighbour_rows(subject, places, near, name))
@@ -161,8 +161,17 @@ def masking(subject: Subject, places: np.ndarray) -> pa.Table:
 
     A row for each mistake: the map, how many pixels of each kind are masked, and for each kind the change of the
     incorrect and of the true class's confidence, whether it is corrected, and the mean saliency of the filters that
-    were the most salient before (`salience`).
+    were the most salient before (`salience`). Mistakes whose object fills the image are left out.
     """
+    boxes = subject.boxes(subject.profiles.sample[places])
+    free = outside(boxes, subject.data.shape[1:]).any((1, 2))
+    if not free.any():  # nothing to mask: the columns of a table without rows
+        return masking_columns(subject, places[:1], boxes[:1] * 0).slice(0, 0)
+    return masking_columns(subject, places[free], boxes[free])
+
+
+def masking_columns(subject: Subject, places: np.ndarray, boxes: np.ndarray) -> pa.Table:
+    """The table of `masking` of mistakes whose boxes leave pixels outside."""
     parameters, samples = subject.parameters, subject.profiles.sample[places]
     inputs = subject.inputs(parameters.held_out, samples)
     labels = torch.from_numpy(subject.profiles.label[places].astype(np.int64))
@@ -170,7 +179,6 @@ def masking(subject: Subject, places: np.ndarray) -> pa.Table:
     maps = _by_batch(
         lambda *batch: input_space_saliency(subject.model, *batch, statistics=statistics, filters=count), inputs, labels
     )
-    boxes = subject.boxes(samples)
     salient = most_salient_outside(maps, boxes, parameters.masked).cpu()
     counts = salient.flatten(1).sum(1)
     random = random_outside(
@@ -213,11 +221,16 @@ def _by_batch(work: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, labels: 
 
 
 def _neighbour_rows(subject: Subject, places: np.ndarray, near: Neighbours, layers: str) -> pa.Table:
-    """A row for each neighbour of each mistake; `chance` is the share of all candidates that share the pair."""
+    """A row for each neighbour of each mistake.
+
+    `chance` is the share of all candidates that share the pair, `chance_of_mistakes` that of the candidates that are
+    mistaken: to find mistakes is not yet to find mistakes of a kind.
+    """
     others, count = subject.independent, near.place.shape[1]
     label, prediction = (own[places][:, None] for own in (subject.profiles.label, subject.profiles.prediction))
     shared = same_pair(label, prediction, others.label[near.place], others.prediction[near.place])
-    chance = same_pair(label, prediction, others.label[None], others.prediction[None]).mean(1)
+    pairs = _pairs(others, len(subject.data.classes))
+    alike = pairs[label[:, 0], prediction[:, 0]] + pairs[prediction[:, 0], label[:, 0]]
     return pa.table(
         {
             **_repeated(subject, places, count),
@@ -228,9 +241,17 @@ def _neighbour_rows(subject: Subject, places: np.ndarray, near: Neighbours, laye
             "neighbour_prediction": others.prediction[near.place].ravel(),
             "similarity": near.similarity.ravel(),
             "same_pair": shared.ravel(),
-            "chance": np.repeat(chance, count),
+            "chance": np.repeat(alike / len(others), count),
+            "chance_of_mistakes": np.repeat(alike / max(1, int(others.wrong.sum())), count),
         }
     )
+
+
+def _pairs(profiles: Profiles, classes: int) -> np.ndarray:
+    """How many samples there are of each true class and prediction, (K, K)."""
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (profiles.label, profiles.prediction), 1)
+    return counts
 
 
 def _effect_rows(subject: Subject, places: np.ndarray, effect: Effect, budgets: Any, **constants: str) -> pa.Table:

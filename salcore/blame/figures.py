@@ -26,7 +26,7 @@ def profile(blame: Blame, name: str, colour: str, label: str, *, logarithmic: bo
     table = blame.filters
     layers = by_depth(table)
     rows = [sorted_within_layers(column(blame.table("filters", member), name), table) for member in blame.members]
-    values = np.mean(rows, axis=0)
+    values = np.mean([row for row in rows if np.isfinite(row).all()] or rows, axis=0)  # some make no mistake
     figure, axes = sheet(WIDE, 2.6)
     start = 0
     for place, (_, where) in enumerate(layers):
@@ -75,11 +75,11 @@ def curves(
 
 
 def agreement(names: Sequence[str], same: Sequence[float], other: Sequence[float], label: str) -> "Figure":
-    """How alike members are on the same sample, beside on different samples: two dots for each of the `names`."""
+    """How alike members are on the same mistake, beside on different ones: two dots for each of the `names`."""
     figure, axes = sheet(5.0, 1.4 + 0.4 * len(names))
     rows = np.arange(len(names))
-    axes.plot(same, rows, "o", color=RED, markersize=8, label="same sample")
-    axes.plot(other, rows, "o", color=MUTED, markersize=8, label="different samples")
+    axes.plot(same, rows, "o", color=RED, markersize=8, label="same mistake")
+    axes.plot(other, rows, "o", color=MUTED, markersize=8, label="different mistakes")
     axes.set_yticks(rows, names)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.invert_yaxis()

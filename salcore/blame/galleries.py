@@ -14,14 +14,20 @@ from salcore.report import html
 QUERIES, SHOWN = 6, 6
 """Mistakes on the page, and neighbours of each."""
 
-HEAD = ("filters", "neighbours of the same two classes", "95 % interval", "all samples of them")
+HEAD = ("filters", "neighbours of the same two classes", "95 % interval", "of all samples", "of all mistakes")
 
 
 def galleries(blame: Blame) -> str:
     """The section of the page: how often neighbours share the pair of classes, and some of them."""
     rows = [
-        (name, percent(shared.value), f"{percent(shared.low)} to {percent(shared.high)}", percent(chance.value))
-        for name, (shared, chance) in numbers.neighbours_share_pair(blame).items()
+        (
+            name,
+            percent(shared.neighbours.value),
+            f"{percent(shared.neighbours.low)} to {percent(shared.neighbours.high)}",
+            percent(shared.chance),
+            percent(shared.of_mistakes),
+        )
+        for name, shared in numbers.neighbours_share_pair(blame).items()
     ]
     note = (
         f"By the cosine similarity of standardised profiles, among all {blame.parameters.independent} samples "
@@ -44,10 +50,12 @@ def _rows(blame: Blame) -> Iterator[str]:
         own = np.flatnonzero(samples == sample)
         query = _picture(blame, blame.data.values[sample], columns, own[0], "", "the mistake")
         (_, shown), *others = (
-            (name, _strip(blame, columns, query, own[columns["layers"][own] == name][:SHOWN])) for name in LAYERS
+            (name, _strip(blame, columns, query, own[columns["layers"][own] == name][:SHOWN]))
+            for name in LAYERS
+            if name in columns["layers"]
         )
         rest = [piece for name, strip in others for piece in (html.paragraph(f"{name} layers", "muted"), strip)]
-        yield html.joined([shown, html.details("by early and by deep layers alone", *rest)])
+        yield html.joined([shown, html.details("by early and by deep layers alone", *rest) if rest else ""])
 
 
 def _strip(blame: Blame, columns: dict[str, np.ndarray], query: str, rows: np.ndarray) -> str:

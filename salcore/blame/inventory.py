@@ -37,7 +37,7 @@ def profiles(store: Store, marks: Marks, members: Sequence[Member]) -> Found:
             entries = found.entries[split, member.index] = {}
             for part in parts:
                 entry = finished.get(part_file(part.part))
-                if entry is not None and entry.fingerprint == marks.profiles(member, split, part):
+                if entry is not None and entry.fingerprint == marks.profiles(member.index, split, part):
                     entries[entry.path] = entry
                 else:
                     found.missing.append(Item(member=member.index, what=split, range=part))
@@ -67,6 +67,6 @@ def read_mark(store: Store, name: str) -> str | None:
 
 def _wanted(store: Store, marks: Marks, member: Member) -> Iterator[tuple[Item, str]]:
     """Every table of a member, with its fingerprint."""
-    held_out = Profiles(store, marks.parameters.held_out, member.index)
+    held_out = Profiles(store, marks.parameters.held_out, member.index, marks)
     for item, places in planned(member.index, held_out, marks.parameters):
-        yield item, marks.experiment(member, item.what, held_out.sample[places].tolist())
+        yield item, marks.experiment(member.index, item.what, held_out.sample[places].tolist())

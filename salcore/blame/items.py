@@ -39,11 +39,12 @@ class Item:
 def mistakes(profiles: Profiles, most: int | None, seed: int) -> np.ndarray:
     """The misclassified samples that are studied, by their places in the split, in an order drawn at random.
 
-    At most so many; of more, the first ones are the same.
+    At most so many; of more, the first ones are the same. A sample's rank depends on the seed and on its number alone,
+    so members study the same ones of those that they both mistake.
     """
     found = np.flatnonzero(profiles.wrong)
-    order = np.random.default_rng(derive(seed, 0)).permutation(len(found))
-    return found[order][:most]
+    drawn = np.array([derive(seed, int(sample)) for sample in profiles.sample[found]], np.int64)
+    return found[np.argsort(drawn, kind="stable")][:most]
 
 
 def planned(member: int, profiles: Profiles, parameters: ParametersSpec) -> Iterator[tuple[Item, np.ndarray]]:

@@ -30,10 +30,11 @@ SHARED = ("held_out", "independent", "linear", "seed")
 class Marks:
     """The fingerprints of a run's profiles and of what is made of them."""
 
-    def __init__(self, spec: Spec, data: Data) -> None:
+    def __init__(self, spec: Spec, data: Data, members: Sequence[Member]) -> None:
         if spec.parameters is None:
             raise ValueError("`spec`: expected one with the section parameters, got none")
         self._spec, self._data = spec, data
+        self._members = {member.index: member.fingerprint for member in members}
         self.parameters: ParametersSpec = spec.parameters
 
     @cached_property
@@ -51,12 +52,12 @@ class Marks:
             for part in parts
         }
 
-    def profiles(self, member: Member, split: str, part: Range) -> str:
+    def profiles(self, member: int, split: str, part: Range) -> str:
         """Of the shard of one range of a split."""
         rows = padded_size(self._spec.attribution.batch_size)
-        return fingerprint(member.fingerprint, "profiles", self.parameters.linear, rows, self._digests[split, part])
+        return fingerprint(self._members[member], "profiles", self.parameters.linear, rows, self._digests[split, part])
 
-    def statistics(self, member: Member) -> str:
+    def statistics(self, member: int) -> str:
         """Of the statistics over the held-out split."""
         split = self.parameters.held_out
         return fingerprint(*(self.profiles(member, split, part) for part in self.ranges[split]))
@@ -67,11 +68,12 @@ class Marks:
         file = self.parameters.boxes
         return "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
-    def experiment(self, member: Member, name: str, samples: Sequence[int]) -> str:
+    def experiment(self, member: int, name: str, samples: Sequence[int]) -> str:
         """Of the table of one experiment on some samples."""
         keys: dict[str, Any] = {key: getattr(self.parameters, key) for key in (*SHARED, *READ_BY[name])}
         split = self.parameters.independent
-        others = [self.profiles(member, split, part) for part in self.ranges[split]]
+        searched = name in ("neighbours", "finetuning")
+        others = [self.profiles(member, split, part) for part in self.ranges[split]] if searched else []
         if name == "masking":  # what a table holds counts, not where it lies
             keys["boxes"] = self._boxes
         return fingerprint(self.statistics(member), others, name, keys, list(samples))

@@ -38,6 +38,9 @@ def completed(spec: Spec, data: Data) -> Spec:
         model = models.build(spec.model, input_shape=data.shape, classes=len(data.classes), start=False)
     filters = len(table(spec, data, model))
     parameters = _within(spec.parameters, filters, spec.model.name)
+    if data.kind != "images":  # which masking is of
+        kept = tuple(each for each in parameters.experiments if each != "masking")
+        parameters = parameters.model_copy(update={"experiments": kept})
     methods = tuple(_boosting(method, parameters) for method in spec.attribution.methods)
     attribution = spec.attribution.model_copy(update={"methods": methods})
     return spec.model_copy(update={"parameters": parameters, "attribution": attribution})

@@ -4,7 +4,7 @@ Members misclassify many of the same samples, so a sample with all its rows is w
 these members: they answer whether other samples would show the same.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from salcore.blame.experiments import CHOICES, LAYERS
 from salcore.blame.results import Blame, column
-from salcore.parameter_space.layers import depth_contrast
+from salcore.parameter_space.layers import by_depth, depth_contrast
 from salcore.parameter_space.masking import paired_test
 from salcore.parameter_space.pruning import Mode
 from salcore.statistics import Estimate
@@ -37,6 +37,7 @@ TUNED: dict[Measure, str] = {
 """What each measure is called."""
 
 DRAWS = 1000
+UNKNOWN = Estimate(value=np.nan, low=np.nan, high=np.nan)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,7 +48,9 @@ class Rows:
     values: np.ndarray
 
     def __sub__(self, other: "Rows") -> "Rows":
-        """The difference row by row, for rows of the same samples and members."""
+        """The difference row by row, for rows of the same samples and members. Raises ValueError for others."""
+        if not np.array_equal(self.sample, other.sample):
+            raise ValueError("`other`: expected rows of the same samples")
         return Rows(sample=self.sample, values=self.values - other.values)
 
     def mean(self) -> list[Estimate]:
@@ -89,16 +92,45 @@ def tuned(blame: Blame, measure: Measure) -> tuple[dict[str, Rows], Rows]:
     return choices, _rows(blame, "finetuning", measure, choice="network")
 
 
-def neighbours_share_pair(blame: Blame) -> Mapping[str, tuple[Estimate, Estimate]]:
-    """How often neighbours were mistaken between the same two classes, and how often any sample was, by filters."""
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """How often neighbours of a mistake were mistaken between the same two classes.
+
+    `chance` is the share of all samples that were, `of_mistakes` that of all mistakes, and `beyond` by how much the
+    neighbours' share lies above the latter, mistake by mistake.
+    """
+
+    neighbours: Estimate
+    chance: float
+    of_mistakes: float
+    beyond: Estimate
+
+
+def neighbours_share_pair(blame: Blame) -> dict[str, Shared]:
+    """How often neighbours share the pair of classes, by the filters that they were searched by."""
+    known = set(column(blame.table("neighbours", blame.has("neighbours")[0]), "layers"))
     found = {}
-    for name in LAYERS:
-        shared = _rows(blame, "neighbours", "same_pair", layers=name)
-        chance = _rows(blame, "neighbours", "chance", layers=name)
-        found[name] = tuple(
-            over_samples(rows.sample, rows.values.mean(1, keepdims=True))[0] for rows in (shared, chance)
+    for name in (each for each in LAYERS if each in known):
+        shared, chance, of_mistakes = (
+            _rows(blame, "neighbours", what, layers=name) for what in ("same_pair", "chance", "chance_of_mistakes")
         )
-    return found  # type: ignore[return-value]
+        means = {"neighbours": shared, "beyond": shared - of_mistakes}
+        estimates = {
+            what: over_samples(rows.sample, rows.values.mean(1, keepdims=True))[0] for what, rows in means.items()
+        }
+        found[name] = Shared(
+            **estimates, chance=float(chance.values.mean()), of_mistakes=float(of_mistakes.values.mean())
+        )
+    return found
+
+
+def gain_at_best(first: Rows, second: Rows) -> Estimate:
+    """By how much the greatest column mean of one lies above that of the other, each at its own best.
+
+    Both bests are taken anew in every draw of samples: where nothing differs, the search favours neither.
+    """
+    (means, drawn), (others, drawn_others) = (_drawn(rows.sample, rows.values) for rows in (first, second))
+    return _estimate(float(means.max() - others.max()), drawn.max(1) - drawn_others.max(1))
 
 
 def salience(blame: Blame) -> Estimate:
@@ -107,14 +139,21 @@ def salience(blame: Blame) -> Estimate:
 
 
 def depth(blame: Blame) -> Estimate:
-    """By how much deeper the profiles of wrong samples lie than those of right ones: deep half less early half."""
+    """By how much deeper the profiles of wrong samples lie than those of right ones: deep half less early half.
+
+    Unknown for a network of one layer.
+    """
     filters = blame.filters
+    if len(by_depth(filters)) < 2:
+        return UNKNOWN
     return _wrong_less_right(blame, lambda table: depth_contrast(column(table, "layers"), filters))
 
 
 def depth_of(blame: Blame, kind: Literal["right", "wrong"]) -> Estimate:
     """How much more the standardised profiles of right or wrong samples lie in the deep half than in the early one."""
     filters = blame.filters
+    if len(by_depth(filters)) < 2:
+        return UNKNOWN
     samples, values = [], []
     for member in blame.members:
         table = blame.table("layers", member)
@@ -134,6 +173,16 @@ class Masked:
     true_p: float
     corrected: Estimate
     salience: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """By how much more the salient pixels change both confidences than the random ones, with p of a paired t test."""
+
+    incorrect: Estimate
+    incorrect_p: float
+    true: Estimate
+    true_p: float
 
 
 def masking_tests(blame: Blame) -> dict[str, Masked]:
@@ -161,6 +210,21 @@ def masking_tests(blame: Blame) -> dict[str, Masked]:
     return found
 
 
+def masking_contrast(blame: Blame) -> Contrast:
+    """What masking salient pixels changes beyond masking random ones, mistake by mistake."""
+    tables = [blame.table("masking", member) for member in blame.has("masking")]
+    sample = np.concatenate([column(table, "sample") for table in tables])
+    changes = {
+        what: np.concatenate([column(table, f"salient_{what}") - column(table, f"random_{what}") for table in tables])
+        for what in ("incorrect", "true")
+    }
+    estimates = {what: over_samples(sample, more.astype(np.float64)[:, None])[0] for what, more in changes.items()}
+    p = {what: paired_test(_by_sample(sample, more.astype(np.float64))).p for what, more in changes.items()}
+    return Contrast(
+        incorrect=estimates["incorrect"], incorrect_p=p["incorrect"], true=estimates["true"], true_p=p["true"]
+    )
+
+
 def _by_sample(sample: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The mean of the values (R,) of each sample."""
     _, place = np.unique(sample, return_inverse=True)
@@ -168,7 +232,7 @@ def _by_sample(sample: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _wrong_less_right(blame: Blame, of: Callable[[pa.Table], np.ndarray]) -> Estimate:
-    """The mean of a number over wrong samples less that over right ones, averaged over members."""
+    """The mean of a number over all members' wrong samples less that over their right ones."""
     samples, values = [], []
     for member in blame.members:
         table = blame.table("layers", member)
@@ -207,6 +271,8 @@ def _estimate(value: float, drawn: np.ndarray) -> Estimate:
 def _rows(blame: Blame, what: str, measure: str, **chosen: str) -> Rows:
     """One measure of an experiment over all members: a row for each mistake, its rows of the table side by side."""
     samples, values = [], []
+    if not blame.has(what):
+        raise ValueError(f"`blame`: expected a run with {what}: see parameters.experiments")
     for member in blame.has(what):
         table = blame.table(what, member)
         keep = np.logical_and.reduce([column(table, name) == value for name, value in chosen.items()])

@@ -93,26 +93,28 @@ def _pruning(blame: Blame) -> Iterator[Finding]:
     for mode in MODE_NAMES:
         incorrect, corrected = (numbers.pruned(blame, mode, measure) for measure in ("incorrect", "corrected"))
         gain = (incorrect["most"] - incorrect["random"]).mean()[-1]
-        best = int(np.argmax([estimate.value for estimate in corrected["most"].mean()]))
-        shares = {choice: rows.mean()[best] for choice, rows in corrected.items()}
+        means = {choice: [each.value for each in rows.mean()] for choice, rows in corrected.items()}
+        best = {choice: int(np.argmax(values)) for choice, values in means.items()}
         told = (
             f"{_verdict(gain, sign=-1)}: with {budgets[-1]} filters off the incorrect class's confidence changes by "
             f"{_with(incorrect['most'].mean()[-1])} for the most salient, {_with(incorrect['random'].mean()[-1])} for "
-            f"random ones. At its best, {budgets[best]} filters, {percent(shares['most'].value)} of the mistakes are "
-            f"corrected ({percent(shares['random'].value)} by random filters)."
+            f"random ones. At best {percent(means['most'][best['most']])} of the mistakes are corrected, with "
+            f"{budgets[best['most']]} filters off ({percent(means['random'][best['random']])} with "
+            f"{budgets[best['random']]} random ones; difference "
+            f"{_with(numbers.gain_at_best(corrected['most'], corrected['random']))})."
         )
         question = f"Does turning salient filters off mend mistakes more than others? ({mode})"
         yield Finding(question=question, answer=told, caution=not gain.high < 0)
 
 
 def _neighbours(blame: Blame) -> Finding:
-    shared, chance = numbers.neighbours_share_pair(blame)["all"]
+    shared = numbers.neighbours_share_pair(blame)["all"]
     told = (
-        f"{percent(shared.value)} of a mistake's {blame.parameters.neighbours} nearest neighbours were mistaken "
-        f"between the same two classes ({percent(shared.low)} to {percent(shared.high)}); of all "
-        f"{blame.parameters.independent} samples {percent(chance.value)} are."
+        f"{_verdict(shared.beyond)}: {percent(shared.neighbours.value)} of a mistake's {blame.parameters.neighbours} "
+        f"nearest neighbours were mistaken between the same two classes; of all {blame.parameters.independent} samples "
+        f"{percent(shared.chance)} are, of all mistakes among them {percent(shared.of_mistakes)}."
     )
-    return Finding(question="Are neighbours mistaken alike?", answer=told, caution=not shared.low > chance.value)
+    return Finding(question="Are neighbours mistaken alike?", answer=told, caution=not shared.beyond.low > 0)
 
 
 def _finetuning(blame: Blame) -> Finding:
@@ -135,27 +137,35 @@ def _masking(blame: Blame) -> Finding:
         f"incorrect class {_signed(test.incorrect.value)} (p = {number(test.incorrect_p, 3)})"
         for name, test in tests.items()
     )
+    more = numbers.masking_contrast(blame)
+    told += (
+        f"; salient less random: correct {_signed(more.true.value)} (p = {number(more.true_p, 3)}), incorrect "
+        f"{_signed(more.incorrect.value)} (p = {number(more.incorrect_p, 3)})"
+    )
     where = "outside the object's box" if blame.has_boxes else "anywhere, as no boxes are given"
     return Finding(
         question="Do the pixels that drive salient filters drive the mistake?",
         answer=f"Masking {percent(blame.parameters.masked)} of the pixels {where}. {told}.",
-        caution=not tests["salient"].incorrect.high < 0,
+        caution=not more.incorrect.high < 0,
     )
 
 
 def _stable(blame: Blame) -> Finding:
+    question = "Is the same to blame in every member?"
     layers = agreement.layers(blame)
+    if not layers.shared:
+        return Finding(question=question, answer="Unknown: no two members make the same mistake.", caution=True)
     told = (
-        f"Two members' profiles of one sample correlate over layers by {number(layers.same)} "
-        f"({number(layers.different)} for different samples)."
+        f"On the mistakes that two members share their profiles correlate over layers by {number(layers.same)} "
+        f"({number(layers.different)} for different mistakes)."
     )
     if blame.has("neighbours"):
         lists = agreement.neighbours(blame)
         told += (
-            f" They share {percent(lists.same)} of the neighbours of a mistake that both make "
-            f"({percent(lists.different)} for different mistakes)."
+            f" They have {percent(lists.same)} of a mistake's neighbours in common ({percent(lists.different)} for "
+            "different mistakes)."
         )
-    return Finding(question="Is the same to blame in every member?", answer=told)
+    return Finding(question=question, answer=told)
 
 
 def _profiles(blame: Blame) -> str:
@@ -172,7 +182,8 @@ def _profiles(blame: Blame) -> str:
     ]
     note = (
         "Every layer is as wide as any other, shallow ones left, its filters in descending order. Standardised: how "
-        "many deviations a filter's gradient lies above its mean over the held-out samples."
+        "many deviations a filter's gradient lies above its mean over the held-out samples. These are the samples "
+        "shown, so the mean over all is zero, and that over right samples mirrors that over wrong ones."
     )
     return html.section("profiles", "Profiles by layer", html.paragraph(note, "muted"), *drawn)
 
@@ -216,12 +227,11 @@ def _agreement(blame: Blame) -> str:
         names, [v.same for v in values], [v.different for v in values], "how alike two members are"
     )
     note = (
-        "Filters of different members do not correspond, so members are compared by what does: how a sample's profile "
+        "Filters of different members do not correspond, so members are compared by what does: how a mistake's profile "
         "spreads over layers, and which samples are its neighbours. How alike their maps of the pixels that drive the "
         "salient filters are stands in the run's report, with those of the other methods."
     )
-    pairs = f"{values[0].pairs} pairs" if values[0].pairs > 1 else "the pair"
-    drawn = html.chart(svg(figure, "agreement"), f"Means over {pairs} of members.")
+    drawn = html.chart(svg(figure, "agreement"), f"Means over {values[0].shared} mistakes that two members share.")
     return html.section("members", "Is the same to blame in every member?", html.paragraph(note, "muted"), drawn)
 
 

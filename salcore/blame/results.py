@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from salcore.blame.items import planned
 from salcore.blame.splits import part_of
-from salcore.blame.stored import Profiles, read_statistics
+from salcore.blame.stored import Profiles, read_statistics, statistics_over
 from salcore.data.part import Part
 from salcore.parameter_space import FilterTable, ProfileStatistics
 from salcore.spec.parameters import ParametersSpec
@@ -17,6 +17,10 @@ from salcore.spec.parameters import ParametersSpec
 if TYPE_CHECKING:
     from salcore.data import Data
     from salcore.runs import Run
+
+
+MAP = "map"
+"""Column of the maps in the tables of `masking`."""
 
 
 class Blame:
@@ -28,6 +32,8 @@ class Blame:
         self.run = run
         self.parameters: ParametersSpec = run.spec.parameters
         self.members = run.members
+        self._profiles: dict[tuple[str, int], Profiles] = {}
+        self._tables: dict[tuple[str, int], pa.Table] = {}
 
     @cached_property
     def data(self) -> Part:
@@ -65,26 +71,46 @@ class Blame:
 
     def profiles(self, split: str, member: int) -> Profiles:
         """A member's profiles of a split. Raises FileNotFoundError where there are none yet."""
-        return Profiles(self.run.store, split, member)
+        if (split, member) not in self._profiles:
+            self._profiles[split, member] = Profiles(self.run.store, split, member)
+        return self._profiles[split, member]
 
     def statistics(self, member: int) -> ProfileStatistics:
         """What a member's profiles are standardised by."""
         found = read_statistics(self.run.store, member)
-        if found is None:
-            raise ValueError(f"`member`: expected one with statistics of its profiles, got {member}")
-        return found
+        return statistics_over(self.profiles(self.parameters.held_out, member)) if found is None else found
 
     def table(self, what: str, member: int) -> pa.Table:
-        """All rows of one member's `filters`, `layers` or an experiment; None of its columns tells the member.
+        """All rows of one member's `filters`, `layers` or an experiment, without maps.
 
         Raises FileNotFoundError where a part is missing, ValueError for what was not done.
         """
+        if (what, member) not in self._tables:
+            self._tables[what, member] = self._read(what, member)
+        return self._tables[what, member]
+
+    def _read(self, what: str, member: int) -> pa.Table:
+        tables = (self.run.store.read_parquet(name) for name in self._files(what, member))
+        return pa.concat_tables(table.drop_columns([MAP] if MAP in table.column_names else []) for table in tables)
+
+    def maps(self, member: int, samples: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The maps (n, C, H, W) of `masking` of some of the member's mistakes, by their numbers; read part by part."""
+        found: dict[int, np.ndarray] = {}
+        wanted = {int(sample) for sample in samples}
+        for name in self._files("masking", member):
+            table = self.run.store.read_parquet(name)
+            for row, sample in enumerate(column(table, "sample").tolist()):
+                if sample in wanted:
+                    found[sample] = column(table.slice(row, 1), MAP)[0].copy()
+        return np.stack([found[int(sample)] for sample in samples])
+
+    def _files(self, what: str, member: int) -> list[str]:
         held_out = self.profiles(self.parameters.held_out, member)
         names = [item.file for item, _ in planned(member, held_out, self.parameters) if item.what == what]
         if not names:
             raise ValueError(f"`what`: expected what member {member} has, got {what!r}: it makes no mistake, or see "
                              "parameters.experiments")  # fmt: skip
-        return pa.concat_tables(self.run.store.read_parquet(name) for name in names)
+        return names
 
     def has(self, what: str) -> tuple[int, ...]:
         """The members that have tables of an experiment."""

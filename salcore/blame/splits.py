@@ -24,8 +24,11 @@ def check(spec: Spec, data: Data) -> None:
     """Raise UserError for data that the section `parameters` cannot be done with; nothing happens without it."""
     if spec.parameters is None:
         return
-    if data.kind == "text":
-        raise UserError("parameters", "images or series, whose networks may have convolutions", data.kind)
+    if data.kind == "text" or data.evaluation.lengths is not None or data.validation.lengths is not None:
+        raise UserError("parameters", "images, or series without padding", data.kind)
+    if data.kind != "images" and "masking" in spec.parameters.experiments:
+        if "experiments" in spec.parameters.model_fields_set:
+            raise UserError("parameters.experiments", f"no masking, as the samples are {data.kind}", "masking")
     for key in ("held_out", "independent"):
         split = getattr(spec.parameters, key)
         part = part_of(data, split)

@@ -41,7 +41,7 @@ class Worker:
     ) -> None:
         self._spec, self._data, self._store, self._device = spec, data, store, torch.device(device)
         self._members = {member.index: member for member in members}
-        self._marks = Marks(spec, data)
+        self._marks = Marks(spec, data, members)
         self._network: tuple[int, nn.Module, FilterTable] | None = None
 
     def work(self, item: Item) -> shards.Entry | None:
@@ -51,9 +51,9 @@ class Worker:
             return shards.write(self._store, item.file, self._profiles(member, item))
         subject = self._subject(member)
         planned = items.planned(member.index, subject.profiles, self._marks.parameters)
-        places = next(places for each, places in planned if each == item)
+        places = dict(planned)[item]
         table = experiments.EXPERIMENTS[item.what](subject, places)
-        mark = self._marks.experiment(member, item.what, subject.profiles.sample[places].tolist())
+        mark = self._marks.experiment(member.index, item.what, subject.profiles.sample[places].tolist())
         self._store.write_parquet(item.file, table.replace_schema_metadata(_head(mark)))
         return None
 
@@ -78,7 +78,7 @@ class Worker:
                 "method": "filter_profiles",
                 "settings": {"linear": table.linear, "layers": [asdict(layer) for layer in table.layers]},
                 "member_fingerprint": member.fingerprint,
-                "fingerprint": self._marks.profiles(member, item.what, item.range),
+                "fingerprint": self._marks.profiles(member.index, item.what, item.range),
                 "code_version": code_version(),
             },
         )
@@ -109,7 +109,7 @@ class Worker:
         )
 
     def _read(self, member: Member, split: str) -> Profiles:
-        return Profiles(self._store, split, member.index)
+        return Profiles(self._store, split, member.index, self._marks)
 
     def _loaded(self, member: Member) -> tuple[nn.Module, FilterTable]:
         """The member's network, and the table of its filters."""

@@ -123,18 +123,27 @@ def paired_test(changes: np.ndarray) -> PairedTest:
     return PairedTest(mean=mean, t=t, p=2 * float(stdtr(len(values) - 1, -abs(t))))
 
 
+def outside(boxes: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Which pixels of images of `size` (H, W) lie outside each box (N, 4), (N, H, W) bool.
+
+    >>> outside(np.array([[0, 0, 1, 2]]), (2, 2)).tolist()
+    [[[False, True], [False, True]]]
+    """
+    left, top, right, bottom = np.asarray(boxes, np.int64).T[:, :, None]
+    rows, columns = (np.arange(length) for length in size)
+    across, down = (left <= columns) & (columns < right), (top <= rows) & (rows < bottom)
+    return ~(down[:, :, None] & across[:, None])
+
+
 def _outside(boxes: np.ndarray, samples: int, size: tuple[int, int]) -> Tensor:
     """Which pixels lie outside each box, (N, H, W) bool. Raises ValueError where none does."""
     boxes = np.asarray(boxes)
     if boxes.shape != (samples, 4) or boxes.dtype.kind not in "iu":
         raise ValueError(f"`boxes`: expected ({samples}, 4) integers, got {boxes.shape} of {boxes.dtype}")
-    left, top, right, bottom = torch.as_tensor(boxes.astype(np.int64)).T[:, :, None]
-    rows, columns = (torch.arange(length) for length in size)
-    across, down = (left <= columns) & (columns < right), (top <= rows) & (rows < bottom)
-    free = ~(down[:, :, None] & across[:, None])
-    if not bool((some := free.flatten(1).any(1)).all()):
-        first = int((~some).nonzero()[0])
+    free = outside(boxes, size)
+    if not (some := free.any((1, 2))).all():
+        first = int(np.flatnonzero(~some)[0])
         raise ValueError(
             f"`boxes`: expected boxes with a pixel outside, got {boxes[first].tolist()} of the whole image"
         )
-    return free
+    return torch.from_numpy(free)

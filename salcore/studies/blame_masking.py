@@ -11,7 +11,7 @@ from salcore.blame.results import Blame, column
 from salcore.blame.splits import boxes_of
 from salcore.data.pasted import pasted
 from salcore.figures import canvas, method_charts
-from salcore.parameter_space.masking import most_salient_outside
+from salcore.parameter_space.masking import most_salient_outside, outside
 from salcore.statistics import Estimate
 from salcore.studies.blame import blamed
 from salcore.studies.networks import section
@@ -93,6 +93,15 @@ def rows(runs: "Mapping[str, Run]") -> Iterator[Row]:
                     yield measured(told, turned, note=paper)
             yield measured(f"{name}, {kind} pixels: mistakes corrected", test.corrected)
             yield measured(f"{name}, {kind} pixels: change of the filters' saliency, in shares", test.salience)
+        more = numbers.masking_contrast(blame)
+        note = f"paired by mistake, p = {more.true_p:.3g}"
+        yield claimed(f"{name}: true class's confidence rises more by salient pixels than by random ones", more.true,
+                      note=note)  # fmt: skip
+        low, high = -more.incorrect.high, -more.incorrect.low
+        falls = Estimate(value=-more.incorrect.value, low=low, high=high)
+        note = f"paired by mistake, p = {more.incorrect_p:.3g}"
+        yield claimed(f"{name}: incorrect class's confidence falls more by salient pixels than by random ones", falls,
+                      note=note)  # fmt: skip
         if blame.run.spec.data.name == "pasted":
             yield from _culprit(name, blame)
 
@@ -114,22 +123,16 @@ def _culprit(name: str, blame: Blame) -> Iterator[Row]:
     for member in blame.has("masking"):
         table = blame.table("masking", member)
         misled = column(table, "prediction") == drawn.patterns[column(table, "sample")]
-        sample, maps = column(table, "sample")[misled], torch.from_numpy(column(table, "map")[misled])
+        sample = column(table, "sample")[misled]
+        maps = torch.from_numpy(blame.maps(member, sample))
         boxes = boxes_of(blame.run.spec, blame.data, sample)
         salient = most_salient_outside(maps, boxes, blame.parameters.masked).numpy()
-        inside = _within(drawn.patches[sample], salient.shape[1:])
-        outside = ~_within(boxes, salient.shape[1:])
+        inside = ~outside(drawn.patches[sample], salient.shape[1:])
+        beside = outside(boxes, salient.shape[1:])
         samples.append(sample)
         shares.append((salient & inside).sum((1, 2)) / salient.sum((1, 2)))
-        areas.append((inside & outside).sum((1, 2)) / outside.sum((1, 2)))
+        areas.append((inside & beside).sum((1, 2)) / beside.sum((1, 2)))
     (share,) = numbers.over_samples(np.concatenate(samples), np.concatenate(shares)[:, None])
     area = float(np.concatenate(areas).mean())
     what = f"{name}: share of the salient pixels in the clutter that misled"
     yield claimed(what, share, above=area, note=f"its share of the pixels outside the box is {area:.3f}")
-
-
-def _within(boxes: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Which pixels lie in each box, (N, H, W) bool."""
-    y, x = np.indices(size[:2])
-    left, top, right, bottom = boxes.T[:, :, None, None]
-    return (left <= x) & (x < right) & (top <= y) & (y < bottom)

@@ -20,8 +20,9 @@ SOURCE = "Levin et al. (NeurIPS 2022), Fig. 1 and 2"
 ABOUT = (
     "The mean magnitude of the loss's gradient by each convolutional filter, standardised over held-out samples. The "
     "paper finds, without numbers, that the profiles of wrong samples are greater, and that deep layers are the most "
-    "salient for wrong samples and early ones for right samples. Intervals are a bootstrap over samples. Whether the "
-    "members agree on what is to blame is in no paper."
+    "salient for wrong samples and early ones for right samples. Samples are standardised by the set that they are of, "
+    "so the mean profile of right ones mirrors that of wrong ones: the two panels are one finding. Intervals are a "
+    "bootstrap over samples. Whether the members agree on what is to blame is in no paper."
 )
 PRESETS = {"small": SMALL, "full": FULL}
 
@@ -38,8 +39,8 @@ def rows(runs: "Mapping[str, Run]") -> Iterator[Row]:
         if len(blame.members) > 1:
             found = agreement.layers(blame)
             value = Estimate(value=found.same, low=float("nan"), high=float("nan"))
-            note = f"correlation over layers; {found.different:.3f} for different samples; {found.pairs} pairs"
-            yield measured(f"{name}: two members' profiles of one sample", value, note=note)
+            note = f"correlation over layers; {found.different:.3f} for different ones; {found.shared} shared mistakes"
+            yield measured(f"{name}: two members' profiles of one mistake", value, note=note)
 
 
 def figures(runs: "Mapping[str, Run]") -> Iterator[Picture]:

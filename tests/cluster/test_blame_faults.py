@@ -12,15 +12,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # MLflow's use of SQLAlchemy
 ]
 
+PATIENCE_S = 600
 SPEC = """
 name: killed
-data: {name: digits, train_samples: 1000, validation_fraction: 0.6, eval_samples: 200}
+data: {name: digits, train_samples: 1000, validation_fraction: 0.6, eval_samples: 100}
 model: {name: small_cnn, width: 16}
 ensemble: {members: 2}
 training: {epochs: 1, batch_size: 32}
 cluster: {slots: 2}
 attribution: {batch_size: 8, shard_samples: 25, methods: [gradient]}
-parameters: {mistakes: 120, neighbours: 3, experiments: [neighbours, pruning, finetuning]}
+parameters: {mistakes: 120, neighbours: 3, experiments: [neighbours, pruning]}
 """
 
 
@@ -38,20 +39,20 @@ def made(folder: Path, *kinds: str) -> dict[str, tuple[int, bytes]]:
 
 def test_what_is_killed_goes_on_at_the_shard(start):
     whole, process = start("undisturbed")
-    assert process.wait(300) == 0, log(whole)
+    assert process.wait(PATIENCE_S) == 0, log(whole)
     expected = {name: content for name, (_, content) in made(whole, "profiles", "blame").items()}
 
     folder, process = start("killed")
-    wait(folder, process, lambda: len(made(folder, "profiles")) >= 3)
+    wait(folder, process, lambda: len(made(folder, "profiles")) >= 3, PATIENCE_S)
     kill(process, everything=True)
     profiles = made(folder, "profiles")
     assert 3 <= len(profiles) < len(made(whole, "profiles")), "it was killed in the middle"
     _, process = start("killed")
-    wait(folder, process, lambda: len(made(folder, "blame")) >= 2)
+    wait(folder, process, lambda: len(made(folder, "blame")) >= 2, PATIENCE_S)
     kill(process, everything=False)
     tables = made(folder, "blame")
     _, process = start("killed")
-    assert process.wait(300) == 0, log(folder)
+    assert process.wait(PATIENCE_S) == 0, log(folder)
 
     found = made(folder, "profiles", "blame")
     assert profiles.items() <= found.items(), "no shard was made twice"

@@ -8,11 +8,14 @@ import yaml
 
 import salcore
 from jobs.ensemble import ensemble
+from jobs.explain import explain
 from jobs.parameters import parameters
 from jobs.report import report
 from jobs.status import status
 from jobs.tracking import client
+from jobs.tune import tune_
 from salcore.blame.results import Blame
+from salcore.errors import UserError
 from tests.run_files import files
 
 SPEC = """
@@ -159,10 +162,47 @@ def test_a_method_that_needs_profiles_needs_the_section(run, tmp_path):
     assert "parameters: expected a section" in finished.err
 
 
-def test_members_without_a_mistake_are_told(run, tmp_path):
-    finished = run(tmp_path / "run", "data.train_samples=1200", "training.epochs=60", "data.validation_fraction=0.01",
-                   "ensemble.members=1")  # fmt: skip
-    if finished.status == 0:
-        pytest.fail("the network mistook one of twelve digits: the test needs an easier set")
-    assert finished.status == 2
-    assert "parameters.held_out: expected a split of which a member misclassifies a sample" in finished.err
+def test_members_without_a_mistake_are_told(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    from jobs import blaming
+
+    right = {0: np.zeros(3, bool), 1: np.zeros(3, bool)}
+    monkeypatch.setattr(blaming, "Profiles", lambda store, split, member: SimpleNamespace(wrong=right[member]))
+    said = []
+    session = SimpleNamespace(
+        plan=SimpleNamespace(
+            spec=SimpleNamespace(parameters=SimpleNamespace(held_out="validation")),
+            store=None,
+            trained=lambda: [SimpleNamespace(index=0), SimpleNamespace(index=1)],
+        ),
+        progress=SimpleNamespace(say=said.append),
+    )
+    with pytest.raises(UserError, match=r"parameters\.held_out: expected a split of which a member misclassifies"):
+        blaming.require_mistakes(session)
+    right[1] = np.array([False, True, False])
+    blaming.require_mistakes(session)
+    assert said == ["members 0 make no mistake on the validation samples: left out"]
+
+
+def test_a_run_s_own_images_and_a_search_have_no_held_out_split(blamed, run, job, tmp_path):
+    folder, _ = blamed
+    (tmp_path / "images").mkdir()
+    from PIL import Image
+
+    for number in range(3):
+        Image.new("L", (8, 8), 40 * number).save(tmp_path / "images" / f"{number}.png")
+    refused = job(explain, folder, f"data=folder:{tmp_path / 'images'}", "--run-dir", tmp_path / "own")
+    assert (refused.status, refused.err.count("\n")) == (2, 1)
+    assert "attribution.methods: expected methods that need no held-out samples" in refused.err
+    taken = job(
+        explain, folder, f"data=folder:{tmp_path / 'images'}", "attribution.methods=[gradient]", "--run-dir",
+        tmp_path / "own",
+    )  # fmt: skip
+    assert taken.status == 0, taken.err
+    assert not (tmp_path / "own" / "profiles").exists()
+    searched = job(tune_, "blamed.yaml", "--run-dir", tmp_path / "search")
+    assert searched.status == 2
+    assert "parameters: expected null" in searched.err

@@ -35,7 +35,7 @@ class Made:
         self.data, self.store = load(spec.data), store
         self.spec = complete(spec, self.data.kind)
         self.members = plan(self.spec, self.data.digest)
-        self.marks = Marks(self.spec, self.data)
+        self.marks = Marks(self.spec, self.data, self.members)
         for member in self.members:
             train_member(member, self.data, store)
 

@@ -62,14 +62,18 @@ def test_what_is_answered_follows_from_the_numbers(blame):
     assert pruning.answer.startswith("Yes" if gain.high < 0 else "No:" if gain.low > 0 else "Not told apart")
 
 
-def test_members_are_compared_sample_by_sample(blame):
-    tables = [column(blame.table("layers", member), "layers") for member in blame.members]
-    rows = [np.corrcoef(one, two)[0, 1] for one, two in zip(*tables, strict=True)]
-    rows = [0.0 if np.isnan(row) else row for row in rows]
-    assert agreement.layers(blame).same == pytest.approx(np.mean(rows))
-    found = agreement.neighbours(blame)
-    assert 0 <= found.different <= 1
-    assert 0 < found.same <= 1
+def test_members_are_compared_on_the_mistakes_that_both_make(blame):
+    tables = [blame.table("layers", member) for member in blame.members]
+    wrong = [column(table, "label") != column(table, "prediction") for table in tables]
+    both = wrong[0] & wrong[1]
+    means = [column(table, "layers")[both] for table in tables]
+    expected = [np.corrcoef(one, two)[0, 1] for one, two in zip(*means, strict=True)]
+    found = agreement.layers(blame)
+    assert found.shared == both.sum() > 2
+    assert found.same == pytest.approx(np.nan_to_num(expected).mean())
+    lists = agreement.neighbours(blame)
+    assert 0 <= lists.different <= 1
+    assert 0 < lists.same <= 1
 
 
 def test_masking_is_of_the_pixels_that_drive_the_filters_outside_the_object(masked):
@@ -81,10 +85,10 @@ def test_masking_is_of_the_pixels_that_drive_the_filters_outside_the_object(mask
     labels = torch.from_numpy(column(table, "label")[:4].astype(np.int64))
     maps = input_space_saliency(model, inputs, labels, statistics=blame.statistics(1), filters=3)
     scale = float(maps.abs().max())
-    np.testing.assert_allclose(column(table, "map")[:4] / scale, maps.numpy() / scale, atol=1e-3)
+    np.testing.assert_allclose(blame.maps(1, samples[:4]) / scale, maps.numpy() / scale, atol=1e-3)
     boxes = boxes_of(blame.run.spec, blame.data, samples[:4])
     assert ((boxes[:, 2] - boxes[:, 0]) == 11).all(), "an object of the set is 11 pixels wide"
-    masks = most_salient_outside(torch.from_numpy(column(table, "map")[:4].copy()), boxes, blame.parameters.masked)
+    masks = most_salient_outside(torch.from_numpy(blame.maps(1, samples[:4])), boxes, blame.parameters.masked)
     assert column(table, "pixels")[:4].tolist() == masks.flatten(1).sum(1).tolist() == [51] * 4
     with torch.no_grad():
         before, after = (model(each).softmax(1) for each in (inputs, inputs.masked_fill(masks[:, None], 0.0)))

@@ -66,6 +66,8 @@ def test_neighbours_are_of_the_independent_split_and_pairs_count_both_ways(blame
     shared = same_pair(profiles.label[place], profiles.prediction[place], others.label, others.prediction)
     assert column(table, "same_pair")[own].tolist() == shared[near].tolist()
     np.testing.assert_allclose(column(table, "chance")[own], shared.mean())
+    wrong = others.label != others.prediction
+    np.testing.assert_allclose(column(table, "chance_of_mistakes")[own], shared[wrong].mean())
 
 
 def test_layers_and_filters_are_of_all_held_out_samples(blame):
@@ -89,9 +91,18 @@ def test_fewer_mistakes_are_the_first_of_the_same_order(blame):
     assert items.mistakes(profiles, None, 4).tolist() != every.tolist()
 
 
+def test_members_study_the_same_ones_of_the_mistakes_that_they_share(blame):
+    """The rank of a sample is its own: it does not depend on what else a member mistakes."""
+    profiles = [blame.profiles("validation", member) for member in blame.members]
+    orders = [each.sample[items.mistakes(each, None, 0)].tolist() for each in profiles]
+    shared = [[sample for sample in order if sample in set(orders[1 - place])] for place, order in enumerate(orders)]
+    assert shared[0] == shared[1]
+    assert len(shared[0]) > 2
+
+
 def test_a_member_without_a_mistake_has_no_experiments(blame):
     class Right:
-        wrong = np.zeros(3, bool)
+        wrong, sample = np.zeros(3, bool), np.arange(3)
 
     planned = items.planned(0, Right(), ParametersSpec())
     assert [item.what for item, _ in planned] == ["filters", "layers"]

@@ -52,3 +52,22 @@ def test_shares_of_none_and_of_all_are_sure():
 def test_values_that_are_not_known_are_left_out():
     (found,) = numbers.over_samples(np.arange(3), np.array([[1.0], [np.nan], [3.0]]))
     assert found.value == 2.0
+
+
+def test_a_gain_at_best_favours_neither_where_nothing_differs():
+    """Taking the best of many noisy columns is no gain: the other side takes its best too."""
+    rng = np.random.default_rng(0)
+    holds = 0
+    for _ in range(40):
+        rows = [numbers.Rows(sample=np.arange(80), values=(rng.random((80, 9)) < 0.1) * 1.0) for _ in range(2)]
+        found = numbers.gain_at_best(*rows)
+        holds += found.low > 0
+    assert holds <= 4
+    better = numbers.Rows(sample=rows[0].sample, values=rows[0].values * 0 + np.arange(9) / 9)
+    assert numbers.gain_at_best(better, rows[1]).low > 0
+
+
+def test_rows_of_other_samples_are_not_subtracted():
+    one, two = (numbers.Rows(sample=np.arange(2) + shift, values=np.zeros((2, 1))) for shift in (0, 1))
+    with pytest.raises(ValueError, match="the same samples"):
+        one - two

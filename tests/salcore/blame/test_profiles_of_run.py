@@ -89,8 +89,49 @@ def test_statistics_of_other_profiles_are_not_taken(make, tmp_path):
     right = statistics_of(made.store, made.marks, member)
     strange = made.store.read(profile_statistics_file(1)) if made.store.exists(profile_statistics_file(1)) else b"x"
     made.store.write(profile_statistics_file(0), strange)
-    assert read_statistics(made.store, 0, made.marks.statistics(member)) is None
+    assert read_statistics(made.store, 0, made.marks.statistics(member.index)) is None
     np.testing.assert_array_equal(statistics_of(made.store, made.marks, member).mean, right.mean)
+
+
+def test_profiles_of_another_spec_are_not_taken_for_these(make, tmp_path):
+    made = make(Store(tmp_path / "run"))
+    made.profile()
+    other = make(Store(tmp_path / "run"), "attribution.batch_size=24")
+    with pytest.raises(ValueError, match=r"of another spec: python -m jobs\.parameters"):
+        statistics_of(other.store, other.marks, other.members[0])
+    assert len(other.profile()) == 10
+
+
+def test_a_lost_manifest_is_made_again_from_the_shards(make, tmp_path):
+    made = make(Store(tmp_path / "run"))
+    made.profile()
+    made.blame()
+    (tmp_path / "run" / profiles_folder("validation", 0) / "manifest.json").unlink()
+    assert made.blame() == []
+    assert made.profile() == []
+    assert len(Profiles(made.store, "validation", 0)) == len(made.data.validation)
+
+
+def test_more_independent_samples_remake_what_searches_among_them_alone(make, tmp_path):
+    made = make(Store(tmp_path / "run"))
+    made.profile()
+    made.blame()
+    grown = make(Store(tmp_path / "run"), "data.eval_samples=80")
+    assert {item.what for item in grown.profile()} == {"evaluation"}
+    assert {item.what for item in grown.blame()} == {"neighbours", "finetuning"}
+
+
+def test_a_network_of_one_layer_is_blamed_too(make, tmp_path):
+    from salcore.blame import numbers
+    from salcore.blame.page import build
+
+    made = make(Store(tmp_path / "run"), "model.depth=1", "ensemble.members=1")
+    made.profile()
+    made.blame()
+    blame = made.open()
+    assert np.isnan(numbers.depth(blame).value)
+    assert set(numbers.neighbours_share_pair(blame)) == {"all"}
+    assert "Whether they are deeper is open" in build(blame)
 
 
 def test_a_shard_tells_its_filters_and_where_it_comes_from(made):
