@@ -4,7 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+import salcore
+from salcore.blame import inventory
+from salcore.blame.marks import Marks
+from salcore.blame.worker import Worker
+from salcore.members import plan
+from salcore.storage import Store
 from tests.cluster.killing import Start, kill, log, starting, wait
 
 pytestmark = [
@@ -37,16 +44,32 @@ def made(folder: Path, *kinds: str) -> dict[str, tuple[int, bytes]]:
     return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
 
 
-def test_what_is_killed_goes_on_at_the_shard(start):
-    whole, process = start("undisturbed")
-    assert process.wait(PATIENCE_S) == 0, log(whole)
-    expected = {name: content for name, (_, content) in made(whole, "profiles", "blame").items()}
+def undisturbed(folder: Path, fresh: Path) -> dict[str, bytes]:
+    """What the members of a run come to in this process, without Ray and from the first shard on."""
+    run, store = salcore.open(folder), Store(fresh)
+    for name in run.store.files("members"):
+        store.write(name, run.store.read(name))
+    data = run.data()
+    members = plan(run.spec, data.digest)
+    marks, worker = Marks(run.spec, data, members), Worker(run.spec, data, members, store)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as a slot has
+    try:
+        for item in inventory.profiles(store, marks, members).missing:
+            worker.work(item)
+        for item in inventory.lacking(store, marks, members):
+            worker.work(item)
+    finally:
+        torch.set_num_threads(before)
+    return {name: content for name, (_, content) in made(fresh, "profiles", "blame").items()}
 
+
+def test_what_is_killed_goes_on_at_the_shard(start, tmp_path):
+    """The driver with all its processes while profiles are made; then the driver alone while tables are."""
     folder, process = start("killed")
     wait(folder, process, lambda: len(made(folder, "profiles")) >= 3, PATIENCE_S)
     kill(process, everything=True)
     profiles = made(folder, "profiles")
-    assert 3 <= len(profiles) < len(made(whole, "profiles")), "it was killed in the middle"
     _, process = start("killed")
     wait(folder, process, lambda: len(made(folder, "blame")) >= 2, PATIENCE_S)
     kill(process, everything=False)
@@ -55,6 +78,7 @@ def test_what_is_killed_goes_on_at_the_shard(start):
     assert process.wait(PATIENCE_S) == 0, log(folder)
 
     found = made(folder, "profiles", "blame")
+    assert 3 <= len(profiles) < len(made(folder, "profiles")), "it was killed in the middle"
     assert profiles.items() <= found.items(), "no shard was made twice"
     assert tables.items() <= found.items(), "no table was made twice"
-    assert {name: content for name, (_, content) in found.items()} == expected
+    assert {name: content for name, (_, content) in found.items()} == undisturbed(folder, tmp_path / "fresh")
