@@ -133,7 +133,7 @@ def test_a_finished_ensemble_takes_it_and_only_grows(run, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["model=python:no_filters.build"], "model.name: expected a network whose filters can be read"),
+        (["model=python:no_filters:build"], "model.name: expected a network whose filters can be read"),
         (["parameters.pruned=[1, 999]"], "parameters.pruned: expected at most the 8 filters of small_cnn, got 999"),
         (["parameters.tuned=[9]"], "parameters.tuned: expected at most the 8 filters of small_cnn, got 9"),
         (["parameters.boosted=8"], "parameters.boosted: expected fewer than the 8 filters of small_cnn, got 8"),
