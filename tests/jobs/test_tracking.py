@@ -191,8 +191,9 @@ def test_a_run_stands_as_promised(scene):
 
     told = parent.data.params | {key: value for key, value in parent.data.tags.items() if key.startswith(MAY_CHANGE)}
     keys = {key for key, *_ in describe()} - {"attribution.methods.name"}
-    # A search that is not asked for is no part of a run.
-    assert {key for key in keys if not key.startswith(("model.", "search."))} <= set(told)
+    # Sections that are not asked for are no part of a run.
+    unasked = ("model.", "search.", "parameters", "ensemble.until.")
+    assert {key for key in keys if not key.startswith(unasked)} <= set(told)
     assert (parent.data.params["training.epochs"], parent.data.params["data.train_samples"]) == ("3", "null")
     assert parent.data.tags["ensemble.members"] == "2"
 
