@@ -50,7 +50,7 @@ class Driver:
     def err(self) -> str:
         return Path(f"{self.run}.err").read_text()
 
-    def wait(self, what: str, met: Callable[[], bool], seconds: float = 150) -> None:
+    def wait(self, what: str, met: Callable[[], bool], seconds: float = 300) -> None:
         """Until something holds; fails if the command ends before."""
         over = time.monotonic() + seconds
         while not met():
