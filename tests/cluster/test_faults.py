@@ -59,7 +59,7 @@ class Driver:
             self.processes()
             time.sleep(0.05)
 
-    def end(self, seconds: float = 200) -> int:
+    def end(self, seconds: float = 400) -> int:
         """Exit status of the command."""
         self.processes()
         return self.process.wait(seconds)
