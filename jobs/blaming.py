@@ -36,10 +36,8 @@ def profile_members(session: Session) -> None:
             with session.timed("profile"):
                 _profile(session, found)
     finally:
-        for (split, member), entries in found.entries.items():
-            folder = layout.profiles_folder(split, member)
-            if _manifest(plan, folder) != entries:
-                shards.write_manifest(plan.store, folder, entries)
+        if not _settled(plan, found):
+            _write_manifests(plan, found, set(found.entries))
 
 
 def blame_members(session: Session) -> None:
@@ -95,7 +93,9 @@ def finished(plan: Plan) -> bool:
         return True
     marks, members = Marks(plan.spec, plan.data, plan.members), plan.trained()
     found = inventory.profiles(plan.store, marks, members)
-    return not (found.missing or found.problems or inventory.lacking(plan.store, marks, members))
+    if found.missing or found.problems or not _settled(plan, found):
+        return False
+    return not inventory.lacking(plan.store, marks, members)
 
 
 def _profile(session: Session, found: Found) -> None:
@@ -138,6 +138,14 @@ def require_mistakes(session: Session) -> None:
         )
     if without:
         session.progress.say(f"members {', '.join(map(str, without))} make no mistake on the {split} samples: left out")
+
+
+def _settled(plan: Plan, found: Found) -> bool:
+    """Whether every manifest says what its folder holds."""
+    return all(
+        _manifest(plan, layout.profiles_folder(split, member)) == entries
+        for (split, member), entries in found.entries.items()
+    )
 
 
 def _manifest(plan: Plan, folder: str) -> Mapping[str, shards.Entry]:

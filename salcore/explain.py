@@ -1,9 +1,4 @@
-"""Explaining: one range of evaluation samples of one member, by every method that is missing there.
-
-Each pass runs on batches of one fixed size, a short last one padded, and that size is a multiple of 8: matrix kernels
-treat a remainder of rows in another order of summation, so without it the last bits of a sample's map would depend on
-its neighbours.
-"""
+"""Explaining: one range of evaluation samples of one member, by every method that is missing there."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -63,6 +63,8 @@ def _cases(blame: Blame) -> Iterator[str]:
     table = table.take(pa.array(chosen))
     columns = {name: column(table, name) for name in table.column_names}
     samples, parameters = columns["sample"], blame.parameters
+    if not len(samples):  # every object fills its image
+        return
     boxes = boxes_of(blame.run.spec, blame.data, samples)
     maps = blame.maps(member, samples)
     salient = most_salient_outside(torch.from_numpy(maps), boxes, parameters.masked)

@@ -111,3 +111,15 @@ def test_case_studies_show_what_was_masked(masked):
     tests = numbers.masking_tests(blame)
     assert set(tests) == {"salient", "random"}
     assert all(0 <= test.incorrect_p <= 1 for test in tests.values())
+
+
+def test_mistakes_whose_objects_fill_their_images_leave_nothing_to_mask(make, tmp_path):
+    table = tmp_path / "boxes.csv"
+    table.write_text("sample,left,top,right,bottom\n" + "".join(f"{number},0,0,1,1\n" for number in range(1000)))
+    made = make(Store(tmp_path / "run"), *PASTED, f"parameters.boxes={table}", "ensemble.members=1")
+    made.profile()
+    made.blame()
+    blame = made.open()
+    assert blame.table("masking", 0).num_rows == 0
+    assert np.isnan(numbers.masking_tests(blame)["salient"].incorrect.value)
+    assert "Which pixels drive the salient filters" in build(blame)
