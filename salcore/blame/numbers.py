@@ -53,6 +53,11 @@ class Rows:
             raise ValueError("`other`: expected rows of the same samples")
         return Rows(sample=self.sample, values=self.values - other.values)
 
+    def average(self) -> Estimate:
+        """The mean over all columns and rows, with its interval."""
+        (found,) = over_samples(self.sample, self.values.mean(1, keepdims=True))
+        return found
+
     def mean(self) -> list[Estimate]:
         """The mean of each column over all rows, with its interval; NaN ends for fewer than 2 samples."""
         return over_samples(self.sample, self.values)
@@ -136,6 +141,19 @@ def gain_at_best(first: Rows, second: Rows) -> Estimate:
 def salience(blame: Blame) -> Estimate:
     """By how much the mean standardised profile of wrong samples lies above that of right ones."""
     return _wrong_less_right(blame, lambda table: column(table, "mean"))
+
+
+def relative_deviations(blame: Blame) -> tuple[float, float]:
+    """The median filter's deviation over its mean, in the early and in the deep half of the layers.
+
+    Where it is great, the filter answers to few samples, such as those of one class, and standardising makes little of
+    what it says of a mistake. NaN for a network of one layer.
+    """
+    found = [blame.statistics(member) for member in blame.members]
+    ratio = np.mean([each.deviation / np.where(each.mean > 0, each.mean, np.nan) for each in found], axis=0)
+    layers = [np.nanmedian(ratio[where]) for _, where in by_depth(blame.filters)]
+    half = (len(layers) + 1) // 2
+    return (float(np.mean(layers[:half])), float(np.mean(layers[half:]))) if len(layers) > 1 else (np.nan, np.nan)
 
 
 def depth(blame: Blame) -> Estimate:

@@ -22,7 +22,8 @@ ABOUT = (
     "paper finds, without numbers, that the profiles of wrong samples are greater, and that deep layers are the most "
     "salient for wrong samples and early ones for right samples. Samples are standardised by the set that they are of, "
     "so the mean profile of right ones mirrors that of wrong ones: the two panels are one finding. Intervals are a "
-    "bootstrap over samples. Whether the members agree on what is to blame is in no paper."
+    "bootstrap over samples. Filters that answer to one class vary most between samples, and standardising divides by "
+    "that. Whether the members agree on what is to blame is in no paper."
 )
 PRESETS = {"small": SMALL, "full": FULL}
 
@@ -34,6 +35,10 @@ def rows(runs: "Mapping[str, Run]") -> Iterator[Row]:
         yield claimed(f"{name}: mean standardised profile", numbers.salience(blame), note=note)
         note = "deep half of the layers less early half, wrong less right"
         yield claimed(f"{name}: how deep the profile lies", numbers.depth(blame), note=note)
+        early, deep = numbers.relative_deviations(blame)
+        value = Estimate(value=deep, low=float("nan"), high=float("nan"))
+        note = f"{early:.3f} in the early half; the greater, the fewer samples a filter answers to"
+        yield measured(f"{name}: a filter's deviation over its mean, deep half", value, note=note)
         for kind in ("right", "wrong"):
             yield measured(f"{name}: deep half less early half, {kind} samples", numbers.depth_of(blame, kind))
         if len(blame.members) > 1:

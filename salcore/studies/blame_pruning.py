@@ -55,14 +55,15 @@ def figures(runs: "Mapping[str, Run]") -> Iterator[Picture]:
 
 
 def _confidence(what: str, blame: Blame, mode: "Mode") -> Iterator[Row]:
-    """The incorrect class's confidence with the most filters off."""
+    """The incorrect class's confidence with the most filters off, and what is claimed over all numbers of filters."""
     count, found = blame.parameters.pruned[-1], numbers.pruned(blame, mode, "incorrect")
     for choice, values in found.items():
         told = f"{what}: incorrect class's confidence, {count} {choice} filters off"
         yield measured(told, values.mean()[-1], paper=PAPER.get(choice))
     for first, second in (("most", "random"), ("random", "least")):
-        drop = (found[second] - found[first]).mean()[-1]
-        yield claimed(f"{what}: {first} lowers the incorrect class's confidence more than {second}", drop)
+        drop = (found[second] - found[first]).average()
+        told = f"{what}: {first} lowers the incorrect class's confidence more than {second}"
+        yield claimed(told, drop, note="mean over the numbers of filters")
 
 
 def _corrected(what: str, blame: Blame, mode: "Mode") -> Iterator[Row]:
