@@ -92,13 +92,13 @@ def _pruning(blame: Blame) -> Iterator[Finding]:
     budgets = blame.parameters.pruned
     for mode in MODE_NAMES:
         incorrect, corrected = (numbers.pruned(blame, mode, measure) for measure in ("incorrect", "corrected"))
-        gain = (incorrect["most"] - incorrect["random"]).mean()[-1]
+        gain = (incorrect["most"] - incorrect["random"]).average()
         means = {choice: [each.value for each in rows.mean()] for choice, rows in corrected.items()}
         best = {choice: int(np.argmax(values)) for choice, values in means.items()}
         told = (
             f"{_verdict(gain, sign=-1)}: with {budgets[-1]} filters off the incorrect class's confidence changes by "
             f"{_with(incorrect['most'].mean()[-1])} for the most salient, {_with(incorrect['random'].mean()[-1])} for "
-            f"random ones. At best {percent(means['most'][best['most']])} of the mistakes are corrected, with "
+            f"random ones, and over all numbers of filters by {_with(gain)} more. At best {percent(means['most'][best['most']])} of the mistakes are corrected, with "
             f"{budgets[best['most']]} filters off ({percent(means['random'][best['random']])} with "
             f"{budgets[best['random']]} random ones; difference "
             f"{_with(numbers.gain_at_best(corrected['most'], corrected['random']))})."
@@ -120,12 +120,12 @@ def _neighbours(blame: Blame) -> Finding:
 def _finetuning(blame: Blame) -> Finding:
     budgets = blame.parameters.tuned
     choices, network = numbers.tuned(blame, "neighbours_corrected")
-    gain = (choices["most"] - choices["random"]).mean()[-1]
+    gain = (choices["most"] - choices["random"]).average()
     told = (
         f"{_verdict(gain)}: one step on the {budgets[-1]} most salient filters for one mistake corrects "
         f"{percent(choices['most'].mean()[-1].value)} of its neighbours, on random filters "
-        f"{percent(choices['random'].mean()[-1].value)} (difference {_with(gain)}), on the whole network "
-        f"{percent(network.mean()[0].value)}."
+        f"{percent(choices['random'].mean()[-1].value)} (over all numbers of "
+        f"filters {_with(gain)} more), on the whole network {percent(network.mean()[0].value)}."
     )
     return Finding(question="Does mending one mistake mend those like it?", answer=told, caution=not gain.low > 0)
 
@@ -133,14 +133,14 @@ def _finetuning(blame: Blame) -> Finding:
 def _masking(blame: Blame) -> Finding:
     tests = numbers.masking_tests(blame)
     told = "; ".join(
-        f"{name}: correct class {_signed(test.true.value)} (p = {number(test.true_p, 3)}), "
-        f"incorrect class {_signed(test.incorrect.value)} (p = {number(test.incorrect_p, 3)})"
+        f"{name}: correct class {_signed(test.true.value)} ({_chance(test.true_p)}), "
+        f"incorrect class {_signed(test.incorrect.value)} ({_chance(test.incorrect_p)})"
         for name, test in tests.items()
     )
     more = numbers.masking_contrast(blame)
     told += (
-        f"; salient less random: correct {_signed(more.true.value)} (p = {number(more.true_p, 3)}), incorrect "
-        f"{_signed(more.incorrect.value)} (p = {number(more.incorrect_p, 3)})"
+        f"; salient less random: correct {_signed(more.true.value)} ({_chance(more.true_p)}), incorrect "
+        f"{_signed(more.incorrect.value)} ({_chance(more.incorrect_p)})"
     )
     where = "outside the object's box" if blame.has_boxes else "anywhere, as no boxes are given"
     return Finding(
@@ -148,6 +148,11 @@ def _masking(blame: Blame) -> Finding:
         answer=f"Masking {percent(blame.parameters.masked)} of the pixels {where}. {told}.",
         caution=not more.incorrect.high < 0,
     )
+
+
+def _chance(p: float) -> str:
+    """A p value in words."""
+    return "p < 0.001" if p < 0.001 else f"p = {number(p, 3)}"
 
 
 def _stable(blame: Blame) -> Finding:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from salcore.blame import numbers
@@ -47,10 +48,11 @@ def test_pruning_claims_that_the_most_salient_lower_the_incorrect_class_the_most
     for mode in ("paper", "silenced"):
         changes = numbers.pruned(blame, mode, "incorrect")
         last = {choice: values.mean()[-1].value for choice, values in changes.items()}
+        means = {choice: values.values.mean() for choice, values in changes.items()}
         first = found[f"x, {mode}: most lowers the incorrect class's confidence more than random"]
-        assert first.ours == pytest.approx(last["random"] - last["most"])
+        assert first.ours == pytest.approx(means["random"] - means["most"])
         second = found[f"x, {mode}: random lowers the incorrect class's confidence more than least"]
-        assert second.ours == pytest.approx(last["least"] - last["random"])
+        assert second.ours == pytest.approx(means["least"] - means["random"])
         shown = found[f"x, {mode}: incorrect class's confidence, 5 most filters off"]
         assert (shown.ours, shown.paper) == (pytest.approx(last["most"]), -0.30)
 
@@ -84,8 +86,8 @@ def test_fine_tuning_compares_most_with_random_on_neighbours(blame):
         what = f"x: {label}, most more than random"
         assert (what in found) == (measure != "corrected")
         if what in found:
-            last = {choice: values.mean()[-1].value for choice, values in choices.items()}
-            assert found[what].ours == pytest.approx(last["most"] - last["random"])
+            means = {choice: values.values.mean() for choice, values in choices.items()}
+            assert found[what].ours == pytest.approx(means["most"] - means["random"])
 
 
 def test_profiles_claim_more_and_deeper_for_wrong_samples(blame):
@@ -121,3 +123,12 @@ def test_every_figure_is_drawn(study, blame):
 def test_numbers_of_few_samples_stay_defined(blame):
     for row in rows(blame_pruning, blame).values():
         assert math.isfinite(row.ours)
+
+
+def test_deep_filters_that_answer_to_few_samples_are_told(blame):
+    """By hand: the median over each layer's filters of deviation over mean, members in the mean, halves of the layers."""
+    early, deep = numbers.relative_deviations(blame)
+    ratios = np.mean([np.divide(s.deviation, s.mean) for s in map(blame.statistics, blame.members)], axis=0)
+    layers = [np.median(ratios[where]) for where in blame.filters.slices().values()]
+    half = (len(layers) + 1) // 2
+    assert (early, deep) == (pytest.approx(np.mean(layers[:half])), pytest.approx(np.mean(layers[half:])))
