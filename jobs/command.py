@@ -140,13 +140,22 @@ def absolute(spec: Spec) -> Spec:
     if kind in WITH_PATHS and colon:
         data = data.model_copy(update={"name": f"{kind}:{_absolute(path)}"})
     data = data.model_copy(update={key: _absolute(getattr(data, key)) for key in ("root", "mirror", "vectors")})
+    data = data.model_copy(update={"tokenizer": _absolute_if_folder(data.tokenizer)})
+    kind, colon, path = model.name.partition(":")
+    if kind == "transformers":
+        model = model.model_copy(update={"name": f"{kind}:{_absolute_if_folder(path)}"})
     model = model.model_copy(update={"weights": _absolute(model.weights)})
-    if ensemble.weights:
-        ensemble = ensemble.model_copy(update={"weights": tuple(str(_absolute(path)) for path in ensemble.weights)})
+    for key in ("weights", "start"):
+        if files := getattr(ensemble, key):
+            ensemble = ensemble.model_copy(update={key: tuple(str(_absolute(path)) for path in files)})
+    training = spec.training
+    explanations = {"explanations": _absolute(training.attention.explanations)}
+    training = training.model_copy(update={"attention": training.attention.model_copy(update=explanations)})
     parameters = spec.parameters
     if parameters is not None:
         parameters = parameters.model_copy(update={"boxes": _absolute(parameters.boxes)})
-    return spec.model_copy(update={"data": data, "model": model, "ensemble": ensemble, "parameters": parameters})
+    changed = {"data": data, "model": model, "ensemble": ensemble, "training": training, "parameters": parameters}
+    return spec.model_copy(update=changed)
 
 
 def main(module: Callable[[], int]) -> None:
@@ -167,6 +176,11 @@ class Parser(argparse.ArgumentParser):
 
 def _absolute(path: str | None) -> str | None:
     return path if path is None or "://" in path else str(Path(path).expanduser().absolute())
+
+
+def _absolute_if_folder(name: str | None) -> str | None:
+    """A name that may be a folder's or one on a hub."""
+    return _absolute(name) if name is not None and Path(name).expanduser().is_dir() else name
 
 
 def _keys() -> str:

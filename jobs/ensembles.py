@@ -19,7 +19,7 @@ from jobs import command, session, stages
 from jobs.command import Command
 from jobs.lock import Lock
 from jobs.outlook import describe, estimate, map_shapes
-from jobs.prepare import Plan, prepare, resolved
+from jobs.prepare import Plan, begin, prepare
 from jobs.progress import Progress
 from salcore import layout
 from salcore.complete import complete
@@ -39,12 +39,15 @@ class Asked:
     plan: Plan
 
 
-def plan(specs: Mapping[str, Spec], folder: str, *, retry_failed: bool = False) -> list[Asked]:
-    """The ensembles of these specs in `folder`, checked, under the names given. Raises UserError."""
+def plan(specs: Mapping[str, Spec], folder: str, *, shared: bool = True, retry_failed: bool = False) -> list[Asked]:
+    """The ensembles of these specs in `folder`, checked, under the names given. Raises UserError.
+
+    `shared` directories are named by what their members are, and grow; others are named as the specs are.
+    """
     loaded: dict[str, Data] = {}
     asked = []
     for name, spec in specs.items():
-        spec = _shared(spec, folder)
+        spec = _shared(spec, folder) if shared else spec
         key = spec.data.model_dump_json()
         wanted = Command(spec=spec, store=Store(f"{folder}/{spec.name}"), plan=False, retry_failed=retry_failed)
         asked.append(_asked(name, wanted, loaded.get(key)))
@@ -169,7 +172,7 @@ def _train_together(asked: Sequence[Asked]) -> None:
     with ExitStack() as locks:
         for each in wanted:
             locks.enter_context(Lock(each.plan.store))
-            each.plan.store.write(layout.SPEC, resolved(each.plan).encode())
+            begin(each.plan)
         sources = {each.plan.data.digest: train.Source.of(each.plan.data, each.plan.spec.data) for each in wanted}
         runs = [
             train.Run(store=each.plan.store, data=sources[each.plan.data.digest], members=lacking[each.name])

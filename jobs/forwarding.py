@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from jobs.records import METRICS, MemberFiles, MemberRecord, member_files, read_member, redacted, settings
+from jobs.records import METRICS, MemberFiles, MemberRecord, links, member_files, read_member, redacted, settings
 from salcore import layout
 from salcore.members import Member
 from salcore.spec import Spec
@@ -213,7 +213,7 @@ class Forwarder:
         changed = {
             key: value for key, value in fixed.items() if key in run.tags or run.parameters.get(key, value) != value
         }
-        tags = latest | changed | {DIRECTORY: redacted(str(tracked.store))}
+        tags = latest | changed | {DIRECTORY: redacted(str(tracked.store))} | links(tracked.spec)
         self._server.log(
             run.id,
             parameters={key: value for key, value in fixed.items() if key not in run.parameters},

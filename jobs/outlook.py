@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from salcore import models, seeds, training, until
 from salcore.attribution import METHODS, inner_method, takes_statistics, with_statistics
 from salcore.blame import network
 from salcore.data import Data
-from salcore.data.batches import inputs_of
+from salcore.data.batches import Batch, Taught, inputs_of
 from salcore.draws import with_draws
 from salcore.errors import UserError
 from salcore.explain import stored
@@ -22,6 +23,7 @@ from salcore.padding import bound
 from salcore.parameter_space import ProfileStatistics
 from salcore.settings import settings_of
 from salcore.spec import MethodSpec, Spec
+from salcore.tokens import embedded
 from salcore.work import padded_size
 
 # One of everything that a method repeats; a penalty, as one mask alone determines nothing.
@@ -37,6 +39,7 @@ def map_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
     """
     (inputs, valid), target = _inputs(plan, 1), torch.zeros(1, dtype=torch.int64)
     model = bound(_network(plan), valid)
+    inputs = embedded(model, inputs)
     stand_in = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(inputs[0].numel(), 1))
     shapes = {}
     for method in plan.spec.attribution.methods:
@@ -158,15 +161,16 @@ def _inputs(plan: Plan, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
 def _seconds_of_a_step(plan: Plan) -> float:
     spec = plan.spec.training
     inputs, valid = _inputs(plan, min(spec.batch_size, len(plan.data.train)))
-    model = bound(_network(plan), valid).train()
+    model = _network(plan).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
-    about = {"generator": torch.Generator().manual_seed(0), "valid": valid, "kind": plan.data.kind}
-    labels = torch.zeros(len(inputs), dtype=torch.int64)
+    taught = None if valid is None else Taught(valid.float(), valid)
+    batch = Batch(inputs, torch.zeros(len(inputs), dtype=torch.int64), valid, taught)
+    about = {"generator": torch.Generator().manual_seed(0), "kind": plan.data.kind}
 
     def step() -> None:
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=spec.precision == "bfloat16"), seeds.forked(0):
-            loss = OBJECTIVES[spec.objective](model, inputs, labels, guidance=spec.guidance, **about)
+            loss = OBJECTIVES[spec.objective](model, batch, training=spec, **about)
         loss.backward()
         optimizer.step()
 
@@ -176,6 +180,7 @@ def _seconds_of_a_step(plan: Plan) -> float:
 def _seconds_of_a_pass(plan: Plan, method: MethodSpec) -> float:
     inputs, valid = _inputs(plan, padded_size(plan.spec.attribution.batch_size))
     model = bound(_network(plan), valid)
+    inputs = embedded(model, inputs)
     targets = torch.zeros(len(inputs), dtype=torch.int64)
     full = _settings(plan, method)
     settings = _cheap(method.name, full)
@@ -185,7 +190,8 @@ def _seconds_of_a_pass(plan: Plan, method: MethodSpec) -> float:
 
 def _settings(plan: Plan, method: MethodSpec) -> dict[str, Any]:
     """The settings that the first member's maps are made with."""
-    settings = with_draws(plan.spec, method, plan.members[0], plan.data, torch.device("cpu"))
+    embed = partial(embedded, _network(plan))
+    settings = with_draws(plan.spec, method, plan.members[0], plan.data, torch.device("cpu"), embed)
     if not takes_statistics(method.name, settings):
         return settings
     table = network.table(

@@ -87,7 +87,8 @@ def prepare(command: Command, data: Data | None = None) -> Plan:
         return _borrowed(command)
     until.method(spec)
     data = load(spec.data) if data is None else data
-    models.check(spec.model, data.shape, len(data.classes), kind=data.kind)
+    tokens = data.kind == "text" and data.vectors is None
+    models.check(spec.model, data.shape, len(data.classes), kind=data.kind, tokens=tokens)
     for method in spec.attribution.methods:
         check_settings(method.name, method.settings, data.kind)
     splits.check(spec, data)
@@ -143,12 +144,21 @@ def resolved(plan: Plan) -> str:
     return yaml.safe_dump({**plan.spec.to_dict(), "fingerprints": marks}, sort_keys=False, width=120)
 
 
+def begin(plan: Plan) -> None:
+    """Write what a run is before any work on it: its spec, and the tokenizer of its texts."""
+    plan.store.write(layout.SPEC, resolved(plan).encode())
+    if plan.data.tokenizer is not None:
+        plan.store.write(layout.TOKENIZER, plan.data.tokenizer.encode())
+
+
 def _check_weights(spec: Spec, data: Data) -> None:
     """Refuse weight files that do not fit before anything starts."""
-    if spec.ensemble.weights:
+    files = {"weights": spec.ensemble.weights or (), "start": spec.ensemble.start or ()}
+    if any(files.values()):
         model = models.build(spec.model, input_shape=data.shape, classes=len(data.classes), start=False)
-        for index, file in enumerate(spec.ensemble.weights):
-            models.load_weights(model, file, key=f"ensemble.weights.{index}")
+    for key, names in files.items():
+        for index, file in enumerate(names):
+            models.load_weights(model, file, key=f"ensemble.{key}.{index}")
 
 
 def _check_target(spec: Spec, data: Data) -> None:
@@ -196,6 +206,9 @@ def _differences(before: dict, after: dict, prefix: str = "") -> list[str]:
 
 
 def _makes_members(key: str) -> bool:
-    others = {"ensemble.members", "data.eval_samples", "data.root", "data.mirror"}
+    others = {
+        *("ensemble.members", "data.eval_samples", "data.root", "data.mirror"),
+        "training.attention.explanations",
+    }
     part, _, rest = key.partition(".")
     return part in {"data", "model", "ensemble", "training"} and key not in others and not rest.startswith("until")

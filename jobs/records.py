@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
 
-from salcore.layout import member_file
+from salcore.layout import MLFLOW, member_file
 from salcore.member_files import FAILED, HISTORY, RECORD
 from salcore.members import Member
 from salcore.spec import Spec
@@ -28,10 +28,14 @@ VALUE_LIMIT = 6000
 """Characters of a parameter that MLflow takes (of a tag it takes more)."""
 
 MAY_CHANGE = (
-    "attribution.", "cluster.", "tracking.", "search.", "parameters",
+    "attribution.", "cluster.", "tracking.", "search.", "parameters", "sallm",
     "data.eval_samples", "data.root", "data.mirror", "ensemble.members", "ensemble.until", "ensemble.weights",
+    "ensemble.start", "training.attention.explanations",
 )  # fmt: skip
 """Starts of the keys that may change while a run stays the same run: it grows, or its data moved."""
+
+TEACHER, EXPLANATIONS = "salcore.teacher", "salcore.explanations"
+"""Tags of a run that goes on from another: the MLflow run whose weights it has, or whose maps it learns from."""
 
 _CUT = " ... (cut)"
 
@@ -95,6 +99,21 @@ def settings(spec: Spec) -> tuple[dict[str, str], dict[str, str]]:
     flat = {key: _cut(redacted(value)) for key, value in _flatten(spec.to_dict())}
     fixed = {key: value for key, value in flat.items() if not key.startswith(MAY_CHANGE)}
     return fixed, {key: value for key, value in flat.items() if key not in fixed}
+
+
+def links(spec: Spec) -> dict[str, str]:
+    """Tags with the MLflow runs that a run goes on from: whose weights, and whose explanations."""
+    weights = (spec.ensemble.weights or spec.ensemble.start or (None,))[0]
+    named = {
+        TEACHER: None if weights is None else weights.partition("/members/")[0],
+        EXPLANATIONS: spec.training.attention.explanations,
+    }
+    found = {}
+    for tag, place in named.items():
+        store = None if place is None else Store(place)
+        if store is not None and store.exists(MLFLOW):
+            found[tag] = store.read_json(MLFLOW).get("parent_run_id", "")
+    return {tag: run for tag, run in found.items() if run}
 
 
 def redacted(text: str) -> str:

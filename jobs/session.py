@@ -12,7 +12,7 @@ from jobs.command import Command
 from jobs.console import libraries_write_to
 from jobs.lock import Lock
 from jobs.outlook import describe, estimate, map_shapes
-from jobs.prepare import Plan, prepare, resolved
+from jobs.prepare import Plan, begin, prepare, resolved
 from jobs.progress import Progress
 from jobs.stages import Session
 from jobs.tracking import Tracker, tracking_uri
@@ -44,7 +44,7 @@ def carry_out(asked: Command, plan: Plan, wanted: Sequence[str] = ALL) -> int:
             print(f"nothing to do: {plan.store} is finished ({len(plan.trained())} members{outcome.stopped(plan)})")
             return status(plan)
         print(describe(plan, map_shapes(plan)), flush=True)
-        plan.store.write(layout.SPEC, resolved(plan).encode())
+        begin(plan)
         for name in (layout.SUMMARY, layout.REPORT, layout.BLAME):
             plan.store.delete(name)  # out of date from here on: a run that dies must not look finished
         return _do(asked, plan, wanted, uri)

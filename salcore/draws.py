@@ -1,6 +1,6 @@
 """What a method draws at random in a run: the seed of its draws, and the training images that it compares with."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,27 +16,42 @@ from salcore.settings import settings_of
 from salcore.spec import MethodSpec, Spec
 
 
-def with_draws(spec: Spec, method: MethodSpec, member: Member, data: Data, device: torch.device) -> dict[str, Any]:
+def with_draws(
+    spec: Spec,
+    method: MethodSpec,
+    member: Member,
+    data: Data,
+    device: torch.device,
+    embed: Callable[[Tensor], Tensor] = lambda inputs: inputs,
+) -> dict[str, Any]:
     """The method's settings as its function takes them: the seed in force, and images in place of "training".
 
     Shared draws are of the spec's seed for every member, so that the variance over members holds no Monte-Carlo noise.
-    Members' own are of seeds derived from it by the member's index, as if each explanation were made once.
+    Members' own are of seeds derived from it by the member's index, as if each explanation were made once. Images, or
+    embedded texts, are what `embed` makes of the training inputs.
     """
     settings = seeded(spec, method, member)
     if method.name != "smoothgrad":
-        return settings | _images(method.name, settings, settings.get("seed", 0), data, device)
+        return settings | _images(method.name, settings, settings.get("seed", 0), data, device, embed)
     name, inner = inner_method(settings)
-    inner |= _images(name, inner, inner_seed(settings.get("seed", 0), inner), data, device)
+    inner |= _images(name, inner, inner_seed(settings.get("seed", 0), inner), data, device, embed)
     own = {key: value for key, value in settings.items() if key in settings_of(METHODS[method.name])}
     return own | {"of": {"name": name, **inner}}
 
 
-def _images(name: str, settings: Mapping[str, Any], seed: int, data: Data, device: torch.device) -> dict[str, Tensor]:
+def _images(
+    name: str,
+    settings: Mapping[str, Any],
+    seed: int,
+    data: Data,
+    device: torch.device,
+    embed: Callable[[Tensor], Tensor],
+) -> dict[str, Tensor]:
     """The training images that stand for "training" among a method's settings; nothing where they do not say it."""
     if settings.get("baselines") != "training":
         return {}
     number = settings.get("num_baselines", settings_of(METHODS[name])["num_baselines"].default)
-    return {"baselines": training_inputs(data, number, seed, device)}
+    return {"baselines": embed(training_inputs(data, number, seed, device))}
 
 
 def seeded(spec: Spec, method: MethodSpec, member: Member) -> dict[str, Any]:

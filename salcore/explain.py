@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from salcore.padding import bound
 from salcore.parameter_space import ProfileStatistics
 from salcore.spec import MethodSpec, Spec
 from salcore.storage import Store
+from salcore.tokens import embedded
 from salcore.work import code_version, padded, padded_size, range_digest
 
 
@@ -143,13 +145,14 @@ class Explainer:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Maps `(n, ...)` and, for methods that promise completeness, residuals `(n,)`."""
         network = self._network(member)
-        settings = with_draws(self._spec, method, member, self._data, self._device)
+        embed = partial(embedded, network)
+        settings = with_draws(self._spec, method, member, self._data, self._device, embed)
         if takes_statistics(method.name, settings):
             settings = with_statistics(method.name, settings, self._statistics(member))
         maps, residuals = [], []
         start = 0
         for batch in self._batches(part):
-            inputs, rows, model = batch.inputs, batch.rows, bound(network, batch.valid)
+            inputs, rows, model = embed(batch.inputs), batch.rows, bound(network, batch.valid)
             known = torch.from_numpy(targets[start : start + rows].astype(np.int64))
             classes = padded(known, len(inputs)).to(inputs.device)
             values = METHODS[method.name](model, inputs, classes, **settings)

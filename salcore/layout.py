@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 SPEC = "spec.yaml"
+TOKENIZER = "tokenizer.json"
+"""The tokenizer of texts for a language model, as the `tokenizers` library reads it."""
 LOCK = "run.lock"
 MLFLOW = "mlflow.json"
 SUMMARY = "stats/summary.parquet"

@@ -23,6 +23,7 @@ from salcore.data import Data
 from salcore.layout import member_file
 from salcore.members import Member
 from salcore.models import build
+from salcore.sallm.explanations import explained
 from salcore.storage import Store
 from salcore.training import Diverged, Epoch, final_weights, fit
 
@@ -56,6 +57,7 @@ def train_member(
     if trained(store, member):
         return Outcome(index=member.index, reason=None, seconds=0.0)
     rows, state = _resume(store, member)
+    data = explained(member, data) if member.taught_by is not None else data
     records = fit(member, data, device=device, state=state)
     while True:
         try:

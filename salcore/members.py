@@ -14,6 +14,7 @@ from typing import Any
 
 from salcore import seeds
 from salcore.errors import UserError
+from salcore.sallm.explanations import Explanations
 from salcore.spec import ModelSpec, Spec, TrainingSpec
 
 
@@ -22,7 +23,8 @@ class Member:
     """All that determines one trained network, but for the pixels of the data (whose digest is in the fingerprint).
 
     `seeds` maps each purpose of `salcore.seeds.PURPOSES` to its seed; `weights` is the file of a network that is
-    already trained.
+    already trained, `start` that of one to go on from, and `taught_by` the digest of the maps that its attention is
+    taught.
     """
 
     index: int
@@ -31,6 +33,8 @@ class Member:
     training: TrainingSpec
     weights: str | None
     fingerprint: str
+    start: str | None = None
+    taught_by: str | None = None
 
 
 def fingerprint(*parts: Any) -> str:
@@ -47,13 +51,17 @@ def recipe(spec: Spec, data_digest: str) -> str:
     model = spec.model.model_dump(mode="json")
     if spec.model.weights:
         model["weights"] = _file_digest(spec.model.weights, "model.weights")
+    unread = None if spec.training.objective == "attention" else {"attention"}
+    training = spec.training.model_dump(mode="json", exclude=unread)
+    training.get("attention", {}).pop("explanations", None)  # their content counts, not where they lie
     return fingerprint(
         data_digest,
         model,
-        spec.training.model_dump(mode="json"),
+        training,
         spec.ensemble.root_seed,
         sorted(spec.ensemble.vary),
         spec.ensemble.weights is not None,
+        *(["start"] if spec.ensemble.start else []),
     )
 
 
@@ -64,10 +72,15 @@ def plan(spec: Spec, data_digest: str) -> tuple[Member, ...]:
     """
     shared = recipe(spec, data_digest)
     varies = {*spec.ensemble.vary}
-    files = spec.ensemble.weights or (None,) * spec.ensemble.members
+    none = (None,) * spec.ensemble.members
+    files, starts = spec.ensemble.weights or none, spec.ensemble.start or none
     members = []
-    for index, file in enumerate(files):
+    for index, (file, start) in enumerate(zip(files, starts, strict=True)):
         digest = _file_digest(file, f"ensemble.weights.{index}") if file else None
+        more = {
+            "start": _file_digest(start, f"ensemble.start.{index}") if start else None,
+            "taught_by": _taught_by(spec, index),
+        }
         own = {
             purpose: seeds.derive(spec.ensemble.root_seed, index if purpose in varies else 0, number)
             for number, purpose in enumerate(seeds.PURPOSES)
@@ -79,10 +92,19 @@ def plan(spec: Spec, data_digest: str) -> tuple[Member, ...]:
                 model=spec.model,
                 training=spec.training,
                 weights=file,
-                fingerprint=fingerprint(shared, index, digest),
+                # What a member has no part in leaves its fingerprint as it was before there was such a thing.
+                fingerprint=fingerprint(shared, index, digest, *([more] if any(more.values()) else [])),
+                start=start,
+                taught_by=more["taught_by"],
             )
         )
     return tuple(members)
+
+
+def _taught_by(spec: Spec, index: int) -> str | None:
+    if spec.training.objective != "attention" or not spec.training.epochs or spec.ensemble.weights:
+        return None
+    return Explanations.of(spec.training.attention).digest(index)
 
 
 def _file_digest(path: str, key: str) -> str:

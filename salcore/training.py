@@ -8,7 +8,7 @@ with the same bits.
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -16,12 +16,15 @@ from torch import Tensor, nn
 
 from salcore import optimisation, seeds
 from salcore.data import Data, Part
-from salcore.data.batches import epoch_batches
+from salcore.data.batches import epoch_batches, inputs_of
 from salcore.errors import UserError
 from salcore.members import Member
 from salcore.models import build, load_weights
 from salcore.objectives import OBJECTIVES
+from salcore.objectives.attention import attention_rows
 from salcore.padding import bound
+from salcore.sallm import explanations
+from salcore.spec import AttentionSpec, ModelSpec
 
 
 class Diverged(ArithmeticError):
@@ -59,7 +62,7 @@ def fit(
 
     Raises Diverged for a loss that is not finite, UserError for weights that do not fit.
     """
-    training = member.training
+    training, data = member.training, _taught(member, data)
     model = _start(member, data).to(device)
     if member.weights or not training.epochs:
         yield _record(
@@ -95,6 +98,14 @@ def fit(
         yield record
 
 
+def _taught(member: Member, data: Data) -> Data:
+    """The data, without training samples whose class is not known where these teach nothing."""
+    known = data.train.labels[data.train.index] >= 0
+    if member.training.objective == "attention" or known.all():
+        return data
+    return replace(data, train=replace(data.train, index=data.train.index[known]))
+
+
 def final_weights(state: dict[str, Any]) -> dict[str, Tensor]:
     """The weights a training ends with: the best where it stopped early by validation, else the last."""
     best = state.get("best")
@@ -112,7 +123,7 @@ def evaluate(
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros((), dtype=torch.int64, device=device)
-    for inputs, labels, valid in epoch_batches(part, data, batch_size=batch_size, order=None, device=device):
+    for inputs, labels, valid, _ in epoch_batches(part, data, batch_size=batch_size, order=None, device=device):
         logits = bound(model, valid)(inputs)
         loss += nn.functional.cross_entropy(logits, labels, reduction="sum")
         hits += (logits.argmax(1) == labels).sum()
@@ -135,6 +146,8 @@ def _start(member: Member, data: Data) -> nn.Module:
         model = build(member.model, input_shape=data.shape, classes=len(data.classes))
     if member.weights:
         load_weights(model, member.weights, key=f"ensemble.weights.{member.index}")
+    elif member.start:
+        load_weights(model, member.start, key=f"ensemble.start.{member.index}")
     return model
 
 
@@ -164,15 +177,14 @@ def _train_epoch(
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
     with seeds.forked(member.seeds["model"], epoch):
-        for inputs, labels, valid in batches:
-            network, settings = bound(model, valid), {"guidance": training.guidance, "generator": masking}
+        for batch in batches:
             with torch.autocast(processor, torch.bfloat16, enabled=training.precision == "bfloat16"):
-                loss = objective(network, inputs, labels, **settings, valid=valid, kind=data.kind)
+                loss = objective(model, batch, training=training, generator=masking, kind=data.kind)
             optimizer.zero_grad(set_to_none=True)
             loss.backward(inputs=wanted)  # guided training's pixels have had their gradient
             optimizer.step()
             schedule.step()
-            total += loss.detach() * len(inputs)
+            total += loss.detach() * len(batch.inputs)
     mean = float(total) / len(data.train)
     if not math.isfinite(mean):
         raise Diverged(f"the training loss is {mean} in epoch {epoch}: try a smaller training.learning_rate")
@@ -220,3 +232,23 @@ def check(member: Member, data: Data) -> None:
         raise UserError("training.patience", "a validation part to stop by: set data.validation_fraction above 0")
     if not len(data.train) and member.training.epochs and not member.weights:
         raise UserError("data.name", "training samples")
+    if member.taught_by is not None:
+        check_attention(member.model, member.training.attention, data)
+        explanations.check(member, data)
+
+
+def check_attention(model: ModelSpec, attention: AttentionSpec, data: Data) -> None:
+    """Refuse layers and heads that the network does not have, tried on two texts. Raises UserError."""
+    if data.tokenizer is None:
+        raise UserError("data.tokenizer", "a tokenizer, as attention is taught to language models alone", None)
+    with seeds.forked(0), torch.no_grad():
+        network = build(model, input_shape=data.shape, classes=len(data.classes), start=False)
+        inputs, valid = inputs_of(data.train, data.train.index[:2], data)
+        counted = torch.ones(inputs.shape, dtype=torch.bool) if valid is None else valid
+        _, attentions = network.attended(inputs, valid=valid)  # type: ignore[operator]
+        try:
+            attention_rows(attentions, counted, layers=attention.layers, heads=attention.heads, query=attention.query)
+        except ValueError as error:
+            key, _, told = str(error).partition(": expected ")
+            expected, _, got = told.partition(", got ")
+            raise UserError(f"training.attention.{key.strip('`')}", f"{expected} of this network", got) from None

@@ -33,7 +33,7 @@ def padded(rows: Tensor, size: int) -> Tensor:
 
 
 def range_digest(data: Data, part: Range, of: Part | None = None) -> str:
-    """SHA-256 of what a range of a part holds: numbers, labels, values, lengths, words, normalisation.
+    """SHA-256 of what a range of a part holds: numbers, labels, values, lengths, words or tokens, normalisation.
 
     `of` None: of the evaluation samples.
     """
@@ -47,6 +47,10 @@ def range_digest(data: Data, part: Range, of: Part | None = None) -> str:
         digest.update(of.lengths[rows].tobytes())
     if data.vectors is not None:  # numbers of words say little without their vectors
         digest.update(np.ascontiguousarray(data.vectors[np.unique(values)]).tobytes())
+    if data.tokenizer is not None:
+        digest.update(data.tokenizer.encode())
+    if of.word_of is not None:
+        digest.update(np.ascontiguousarray(of.word_of[rows]).tobytes())
     return digest.hexdigest()
 
 

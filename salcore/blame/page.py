@@ -98,7 +98,8 @@ def _pruning(blame: Blame) -> Iterator[Finding]:
         told = (
             f"{_verdict(gain, sign=-1)}: with {budgets[-1]} filters off the incorrect class's confidence changes by "
             f"{_with(incorrect['most'].mean()[-1])} for the most salient, {_with(incorrect['random'].mean()[-1])} for "
-            f"random ones, and over all numbers of filters by {_with(gain)} more. At best {percent(means['most'][best['most']])} of the mistakes are corrected, with "
+            f"random ones, and over all numbers of filters by {_with(gain)} more. At best "
+            f"{percent(means['most'][best['most']])} of the mistakes are corrected, with "
             f"{budgets[best['most']]} filters off ({percent(means['random'][best['random']])} with "
             f"{budgets[best['random']]} random ones; difference "
             f"{_with(numbers.gain_at_best(corrected['most'], corrected['random']))})."

@@ -62,7 +62,8 @@ ARGUMENTS = {
 def load(spec: "DataSpec") -> Data:
     """The data set that a spec names, split, checked and measured; a pure function of the files and the spec.
 
-    `train_samples` counts the samples that are trained on plus the validation part, `validation_fraction` of them.
+    `train_samples` counts the samples that are trained on plus the validation part, `validation_fraction` of them (but
+    for a validation split of the set's own, which stands beside them).
     Raises `UserError` for everything that is wrong with the name, the files or the numbers.
     """
     return assemble(find(spec), spec)

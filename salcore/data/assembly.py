@@ -19,7 +19,7 @@ from salcore.moments import Moments
 if TYPE_CHECKING:
     from salcore.spec import DataSpec
 
-SUBSET, VALIDATION, EVALUATION = 0, 1, 2
+SUBSET, VALIDATION, EVALUATION, LABELLED = 0, 1, 2, 3
 """What a choice is for; it keeps choices under one `split_seed` independent."""
 CARVED_FRACTION = 0.2
 SERIES_AT_ONCE = 256
@@ -28,21 +28,25 @@ SERIES_AT_ONCE = 256
 def assemble(source: Source, spec: "DataSpec") -> Data:
     """Brings samples to one size, splits, and measures the training part's mean and deviation per channel or feature.
 
-    Texts keep 0 and 1, one of each per value of a word's vector.
+    Texts keep 0 and 1, one of each per value of a word's vector, or one in all of tokens.
     """
     _refuse_other_keys(source, spec)
     if source.classes == ():
         return _unlabelled(source, spec)
     classes = class_names(source)
     train = _sized(source.train, source.kind, spec)
-    rows, held_out = np.arange(len(train.labels)), None
+    rows, test = np.arange(len(train.labels)), train
     if source.test is None:
-        count = round(CARVED_FRACTION * len(rows)) if source.held_out is None else source.held_out
-        held_out, rows = divide(train.labels, count, CARVED_SEED)
-    test = train if source.test is None else _sized(source.test, source.kind, spec)
+        held_out, rows = set_apart(train.labels, source.held_out)
+    else:
+        test = _sized(source.test, source.kind, spec)
+        held_out = np.arange(len(test.labels))
     _refuse_different(train, test)
-    evaluation = _evaluation(test, np.arange(len(test.labels)) if held_out is None else held_out, spec)
-    training, validation = _training(train, rows, spec)
+    if spec.eval_split == "all":
+        evaluation = _everything(train, None if source.test is None else test, source, spec)
+    else:
+        evaluation = _evaluation(test, held_out, spec)
+    training, validation = _training(train, rows, source.validation, spec)
     mean, std = _measured(training, source)
     known = digest(training, validation, mean, std, classes)
     return Data(
@@ -56,8 +60,14 @@ def assemble(source: Source, spec: "DataSpec") -> Data:
         kind=source.kind,
         vectors=source.vectors,
         words=source.words,
+        tokenizer=source.tokenizer,
         notes=source.notes,
     )
+
+
+def set_apart(labels: np.ndarray, count: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a set without an evaluation split `(N,)`: `count` for evaluation (None: a fifth), and the others."""
+    return divide(labels, round(CARVED_FRACTION * len(labels)) if count is None else count, CARVED_SEED)
 
 
 def normalisation(part: Part) -> tuple[np.ndarray, np.ndarray]:
@@ -99,8 +109,8 @@ def series_normalisation(part: Part, *, one_unit: bool = False) -> tuple[np.ndar
 
 
 def _measured(training: Part, source: Source) -> tuple[np.ndarray, np.ndarray]:
-    if source.vectors is not None:
-        width = source.vectors.shape[1]
+    if source.kind == "text":
+        width = 1 if source.vectors is None else source.vectors.shape[1]
         return np.zeros(width, np.float32), np.ones(width, np.float32)
     if source.kind == "images":
         return normalisation(training)
@@ -108,7 +118,11 @@ def _measured(training: Part, source: Source) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _with_words(known: str, source: Source, *parts: Part) -> str:
-    """Of texts, a digest that is also over the words of both parts, which come first, and their vectors."""
+    """Of texts, a digest that is also over the words of both parts, which come first, and their vectors; or over the
+    tokenizer, what word each token is of, and what is a query.
+    """
+    if source.tokenizer is not None:
+        return _with_tokens(known, source.tokenizer, *parts)
     if source.vectors is None:
         return known
     met = 1 + max(int(part.values[part.index].max(initial=0)) for part in parts)
@@ -117,27 +131,96 @@ def _with_words(known: str, source: Source, *parts: Part) -> str:
     return told.hexdigest()
 
 
-def _training(found: Labelled, rows: np.ndarray, spec: "DataSpec") -> tuple[Part, Part]:
-    """The training and the validation part: `train_samples` counts both."""
-    if spec.train_samples is not None:
-        if spec.train_samples > len(rows):
-            raise UserError("data.train_samples", f"at most {len(rows)}, the training split", spec.train_samples)
-        chosen, _ = divide(found.labels[rows], spec.train_samples, spec.split_seed, SUBSET)
-        rows = rows[chosen]
+def _with_tokens(known: str, tokenizer: str, *parts: Part) -> str:
+    told = hashlib.sha256(known.encode() + hashlib.sha256(tokenizer.encode()).digest())
+    for part in parts:
+        for array, kind in ((part.word_of, "<i4"), (part.query, "<i8")):
+            if array is not None:
+                told.update(np.ascontiguousarray(array[part.index], dtype=kind).data)
+    return told.hexdigest()
+
+
+def _training(found: Labelled, rows: np.ndarray, own: int | None, spec: "DataSpec") -> tuple[Part, Part]:
+    """The training and the validation part, of a set the last `own` of whose samples are its own validation split.
+
+    `train_samples` counts both parts, or the first one alone where the second is the set's own.
+    """
+    if spec.validation_fraction is None:
+        rows, validation = _split_by_the_set(found, rows, own, spec)
+        return _with_unlabelled(_part(found, _chosen(found, rows, spec)), spec), _part(found, validation)
+    rows = _chosen(found, rows, spec)
     count = round(spec.validation_fraction * len(rows))
     if len(rows) - count < 2:
         wanted = f"at least 2 samples to train on beside {count} for validation"
         raise UserError("data.train_samples", wanted, len(rows) - count)
     validation, training = divide(found.labels[rows], count, spec.split_seed, VALIDATION)
-    return _part(found, rows[training]), _part(found, rows[validation])
+    return _with_unlabelled(_part(found, rows[training]), spec), _part(found, rows[validation])
+
+
+def _split_by_the_set(
+    found: Labelled, rows: np.ndarray, own: int | None, spec: "DataSpec"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the training and of the validation split, as the set itself has them."""
+    if own is None:
+        expected = f"a share, as {spec.name} has no validation split of its own"
+        raise UserError("data.validation_fraction", expected, None)
+    first = len(found.labels) - own
+    training = rows[rows < first]
+    if len(training) < 2:
+        raise UserError("data.name", f"at least 2 training samples in {spec.name}", len(training))
+    return training, rows[rows >= first]
+
+
+def _chosen(found: Labelled, rows: np.ndarray, spec: "DataSpec") -> np.ndarray:
+    """`train_samples` of some rows, stratified; all of them where it is None."""
+    if spec.train_samples is None:
+        return rows
+    if spec.train_samples > len(rows):
+        raise UserError("data.train_samples", f"at most {len(rows)}, the training split", spec.train_samples)
+    return rows[divide(found.labels[rows], spec.train_samples, spec.split_seed, SUBSET)[0]]
+
+
+def _with_unlabelled(training: Part, spec: "DataSpec") -> Part:
+    """The training part with the labels of a stratified share `labelled` of it; the others become -1."""
+    if spec.labelled == 1:
+        return training
+    count = round(spec.labelled * len(training))
+    if count < 2:
+        expected = f"a share that leaves 2 labels or more of {len(training)} training samples"
+        raise UserError("data.labelled", expected, spec.labelled)
+    _, unlabelled = divide(training.labels[training.index], count, spec.split_seed, LABELLED)
+    labels = training.labels.copy()
+    labels[training.index[unlabelled]] = -1
+    return replace(training, labels=labels)
 
 
 def _evaluation(found: Labelled, rows: np.ndarray, spec: "DataSpec") -> Part:
-    asked = "eval_samples" in getattr(spec, "model_fields_set", {"eval_samples"})
-    if asked and spec.eval_samples > len(rows):  # the default means as many, or all there are
-        raise UserError("data.eval_samples", f"at most {len(rows)}, the evaluation split", spec.eval_samples)
+    _refuse_more_than(len(rows), spec)  # the default means as many, or all there are
     order = stratified_order(found.labels[rows], spec.split_seed, EVALUATION)
     return _part(found, rows[order[: spec.eval_samples]])
+
+
+def _everything(train: Labelled, test: Labelled | None, source: Source, spec: "DataSpec") -> Part:
+    """All texts in the order of the files, the training split first, or the first `eval_samples` if that is set."""
+    if source.kind != "text":
+        raise UserError("data.eval_split", f"test, as the samples of {spec.name} are {source.kind}", spec.eval_split)
+    found = train if test is None else _joined(train, test)
+    asked = _refuse_more_than(len(found.labels), spec)
+    return _part(found, np.arange(spec.eval_samples if asked else len(found.labels)))
+
+
+def _joined(first: Labelled, second: Labelled) -> Labelled:
+    """Two splits as one; both have the same fields."""
+    pairs = {name: (array, getattr(second, name)) for name, array in vars(first).items() if array is not None}
+    return Labelled(**{name: np.concatenate(pair) for name, pair in pairs.items()})
+
+
+def _refuse_more_than(most: int, spec: "DataSpec") -> bool:
+    """Whether `eval_samples` is set. Raises UserError where it is, and to more than there are."""
+    asked = "eval_samples" in getattr(spec, "model_fields_set", {"eval_samples"})
+    if asked and spec.eval_samples > most:
+        raise UserError("data.eval_samples", f"at most {most}, the evaluation split", spec.eval_samples)
+    return asked
 
 
 def _unlabelled(source: Source, spec: "DataSpec") -> Data:
@@ -171,10 +254,16 @@ def _part(found: Labelled, rows: np.ndarray) -> Part:
 
 def _refuse_other_keys(source: Source, spec: "DataSpec") -> None:
     """Raise UserError for keys that say nothing of this kind of data, so that none is passed over in silence."""
-    keys = {"images": ("length", "vectors"), "series": ("image_size", "vectors"), "text": ("image_size",)}
+    keys = {
+        "images": ("length", "vectors", "tokenizer"),
+        "series": ("image_size", "vectors", "tokenizer"),
+        "text": ("image_size",),
+    }
     for key in keys[source.kind]:
         if getattr(spec, key) is not None:
             raise UserError(f"data.{key}", f"null, as the samples of {spec.name} are {source.kind}", getattr(spec, key))
+    if source.kind != "text" and not spec.cut:
+        raise UserError("data.cut", f"true, as the samples of {spec.name} are {source.kind}", spec.cut)
 
 
 def _refuse_different(train: Labelled, test: Labelled) -> None:

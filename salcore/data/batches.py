@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,26 @@ def normalise(pixels: Tensor, mean: np.ndarray | Tensor, std: np.ndarray | Tenso
     return inputs.sub_(shift).div_(width)
 
 
+class Taught(NamedTuple):
+    """What attention is taught in a batch: the share of each token, and which tokens count, both (n, T)."""
+
+    explanation: Tensor
+    counted: Tensor
+
+
+class Batch(NamedTuple):
+    """Inputs `(n, ...)`, float32 or numbers of tokens, labels `(n,)`, int64, and what there is for sequences.
+
+    `valid` (n, T) tells which steps are no padding, None where all are. `taught` is there where the part has an
+    explanation.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    valid: Tensor | None = None
+    taught: Taught | None = None
+
+
 def inputs_of(
     part: Part,
     rows: np.ndarray,
@@ -45,7 +65,8 @@ def inputs_of(
 ) -> tuple[Tensor, Tensor | None]:
     """What networks take of some rows of a part's arrays, and which steps of sequences count: `valid` (n, T) or None.
 
-    Inputs are float32, normalised; words are embedded (n, T, E). Padding is 0. `augmented` changes pixels before.
+    Inputs are float32, normalised; words are embedded (n, T, E); tokens are their numbers (n, T), int64. Padding is 0.
+    `augmented` changes pixels before.
     """
     valid = valid_steps(part, rows, device)
     # Indexing by an array makes the batch's one copy, which is writable even where the set is not.
@@ -53,6 +74,8 @@ def inputs_of(
     if data.vectors is not None:
         return torch.from_numpy(data.vectors[chosen]).to(device), valid
     values = torch.from_numpy(chosen).to(device)
+    if data.kind == "text":
+        return values.to(torch.int64), valid
     inputs = normalise(values if augmented is None else augmented(values), data.mean, data.std)
     return (inputs if valid is None else inputs * valid[:, None]), valid
 
@@ -74,8 +97,8 @@ def epoch_batches(
     augment: "AugmentSpec | None" = None,
     augment_generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Every sample of `part` once: inputs `(n, ...)`, float32, labels `(n,)`, int64, and `valid` (n, T) or None.
+) -> Iterator[Batch]:
+    """Every sample of `part` once.
 
     `order` draws the order of samples; None leaves it as it is. `augment` (crop, flip) takes its draws from
     `augment_generator`. Both generators are CPU ones, so that batches do not depend on `device`. A batch of texts is
@@ -91,7 +114,19 @@ def epoch_batches(
         if data.kind == "text" and part.lengths is not None:
             longest = int(part.lengths[chosen].max())
             inputs, valid = inputs[:, :longest], None if valid is None else valid[:, :longest]
-        yield inputs, torch.from_numpy(part.labels[chosen]).to(device), valid
+        labels = torch.from_numpy(part.labels[chosen]).to(device)
+        taught = None if part.explanation is None else _taught(part, chosen, inputs.shape[1], device)
+        yield Batch(inputs, labels, valid, taught)
+
+
+def _taught(part: Part, rows: np.ndarray, steps: int, device: torch.device | str) -> Taught:
+    """What attention is to look like in these rows, cut to so many tokens. Raises ValueError without `word_of`."""
+    if part.explanation is None or part.word_of is None:
+        raise ValueError("`part`: expected one with `explanation` and `word_of`, got one without")
+    explanation, word_of = (
+        torch.from_numpy(each[rows, :steps]).to(device) for each in (part.explanation, part.word_of)
+    )
+    return Taught(explanation, word_of >= 0)
 
 
 def bounds(count: int, batch_size: int) -> list[tuple[int, int]]:

@@ -9,14 +9,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from salcore.data.eraser_files import DOCUMENT_LINES, DOCUMENTS, TEST, TRAIN, VALIDATION, contents
 from salcore.data.source import Source
-from salcore.data.texts import Lexicon, Texts, text_source, vectors_file
+from salcore.data.texts import Lexicon, Texts
+from salcore.data.tokens import texts_as
 from salcore.errors import UserError
 
 if TYPE_CHECKING:
     from salcore.spec import DataSpec
 
 SEPARATOR = "[SEP]"
-"""Stands between the query and the documents, a word like any other."""
+"""Stands between the query and the documents, a word like any other, or the separator of a tokenizer."""
 QUERY_WORDS = re.compile(r"""'s\b|[^\s.,;:!?"()']+(?:(?:[.,:]|'(?!s\b))[^\s.,;:!?"()']+)*|\.+|\S""")
 """Documents come in words, queries as they were typed: "Kesha's name, 3.5 U.S." is Kesha 's name , 3.5 U.S ."""
 
@@ -63,13 +64,13 @@ Placed = list[tuple[str, Line]]
 def read(spec: "DataSpec", argument: str) -> Source:
     """`eraser:PATH`: a folder or an archive of one, with train.jsonl, val.jsonl, test.jsonl, and docs/ or docs.jsonl.
 
-    val.jsonl joins the training split; without it or test.jsonl, a validation or evaluation part is carved out all the
-    same. A text is the query, `SEPARATOR` and the documents, in the order of `docids`; a query that is the same in all
-    training instances tells nothing and is left out. Classes are the classifications, sorted.
+    val.jsonl joins the training split, at its end; without it or test.jsonl, a validation or evaluation part is carved
+    out all the same. A text is the query, `SEPARATOR` and the documents, in the order of `docids`; a query that is the
+    same in all training instances tells nothing and is left out. Classes are the classifications, sorted.
 
     Source: ERASER: A Benchmark to Evaluate Rationalized NLP Models (DeYoung et al., 2020).
     """
-    vectors_file(spec)
+    made = texts_as(spec)
     files = contents(argument)
     splits = {name: _lines(_Instance, files, name, argument) for name in (TRAIN, VALIDATION, TEST)}
     train, test = splits[TRAIN] + splits[VALIDATION], splits[TEST]
@@ -81,7 +82,8 @@ def read(spec: "DataSpec", argument: str) -> Source:
     )
     texts = reader.texts(train)  # first, so that its words come first
     tests = reader.texts(test) if test else None
-    return text_source(texts, tests, lexicon=reader.lexicon, classes=reader.classes, spec=spec)
+    own = len(splits[VALIDATION]) or None
+    return made(texts, tests, lexicon=reader.lexicon, classes=reader.classes, spec=spec, validation=own)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -25,13 +25,15 @@ class Part:
 
     - images: `values` `(N, C, H, W)`, uint8 or float32, perhaps a read-only memory-map;
     - series: `(N, F, T)`, float32;
-    - text: `(N, T)`, int32, numbers of words in the set's vocabulary, 0 for padding.
+    - text: `(N, T)`, int32, numbers of words or tokens in the set's vocabulary, 0 for padding.
 
     Of sequences, the first `lengths` `(N,)` steps count and the rest is padding (None: all count), and a text's first
     `query` `(N,)` words are the question asked of it, which is always kept (None: there is none). Where it is known,
     `informative` `(N, F, T)` tells which cells were made to tell the class, and `boxes` `(N, 4)` where the object of an
-    image is: left, top, right and bottom, in shares of the image. Parts of one set share these arrays.
-    A label of -1 means that the truth is not known.
+    image is: left, top, right and bottom, in shares of the image. Of tokens, `word_of` `(N, T)`, int32, numbers the
+    word of its text that a token is a piece of, -1 for padding and for what stands for no word, such as [CLS], and
+    `explanation` `(N, T)`, float32, not negative, is how much of attention each is to have. Parts of one set share
+    these arrays. A label of -1 means that the truth is not known.
     """
 
     values: np.ndarray
@@ -41,14 +43,15 @@ class Part:
     query: np.ndarray | None = None
     informative: np.ndarray | None = None
     boxes: np.ndarray | None = None
+    word_of: np.ndarray | None = None
+    explanation: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __reduce__(self) -> tuple:
         # A memory-map travels as its path: pickled by value it would be the whole set, which does not fit in memory.
-        others = self.labels, self.index, self.lengths, self.query, self.informative, self.boxes
-        return _restore, (_packed(self.values), *others)
+        return _restore, ({**vars(self), "values": _packed(self.values)},)
 
     def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Values `(n, ...)` and labels `(n,)` in order, a piece of bounded size at a time."""
@@ -77,7 +80,9 @@ class Data:
     `mean` and `std` `(C,)` or `(F,)`, float32, are those of the training part's values, pixels scaled to [0, 1] if they
     are uint8. `evaluation.index` numbers samples in the full evaluation split (in the whole set, where the source has
     no split of its own), in the fixed stratified order. A text's words are `words`, `vectors` `(V, E)` float32 their
-    embeddings, the first of which is padding and 0; mean and std are 0 and 1 then. `notes` are for whoever runs it.
+    embeddings, the first of which is padding and 0; of texts for a language model `words` are tokens, there are no
+    vectors, and `tokenizer` is the content of its tokenizer.json. Mean and std are 0 and 1 of either. `notes` are for
+    whoever runs it.
     `digest` is over everything that members are trained and validated on, and nothing else.
     """
 
@@ -91,13 +96,18 @@ class Data:
     kind: Kind = "images"
     vectors: np.ndarray | None = None
     words: tuple[str, ...] = ()
+    tokenizer: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """What a network takes of one sample: (C, H, W) of images, (F, T) of series, (T, E) of embedded texts."""
+        """What a network takes of one sample: (C, H, W) of images, (F, T) of series, (T, E) of embedded texts, (T, V)
+        of T tokens out of V.
+        """
         sample = self.evaluation.values.shape[1:]
-        return sample if self.vectors is None else (*sample, self.vectors.shape[1])
+        if self.kind != "text":
+            return sample
+        return (*sample, len(self.words) if self.vectors is None else self.vectors.shape[1])
 
 
 @dataclass(frozen=True)
@@ -122,19 +132,9 @@ def _packed(values: np.ndarray) -> Any:
     return values
 
 
-def _restore(
-    values: Any,
-    labels: np.ndarray,
-    index: np.ndarray,
-    lengths: np.ndarray | None,
-    query: np.ndarray | None,
-    informative: np.ndarray | None,
-    boxes: np.ndarray | None,
-) -> Part:
-    values = values.open() if isinstance(values, _Mapped) else values
-    return Part(
-        values=values, labels=labels, index=index, lengths=lengths, query=query, informative=informative, boxes=boxes
-    )
+def _restore(content: dict[str, Any]) -> Part:
+    values = content["values"]
+    return Part(**content | {"values": values.open() if isinstance(values, _Mapped) else values})
 
 
 def digest(train: Part, validation: Part, mean: np.ndarray, std: np.ndarray, classes: tuple[str, ...]) -> str:

@@ -27,6 +27,7 @@ class Labelled:
     query: np.ndarray | None = None
     informative: np.ndarray | None = None
     boxes: np.ndarray | None = None
+    word_of: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,7 +36,9 @@ class Source:
 
     Without an evaluation split, `held_out` samples of the training split (None: a fifth) are set apart.
     `classes` None: named after their numbers. `classes` (): the truth is not known, and all images are in `test`.
-    Texts come with `words` and their `vectors` `(V, E)`; `notes` are for whoever runs it. `one_unit`: all features of
+    `validation`: how many samples at the end of the training split are the set's own validation split (None: it has
+    none). Texts come with `words` and their `vectors` `(V, E)`, or with tokens and a `tokenizer`, the content of its
+    tokenizer.json; `notes` are for whoever runs it. `one_unit`: all features of
     series are of one unit, and are normalised by the same mean and deviation.
     """
 
@@ -46,6 +49,8 @@ class Source:
     kind: Kind = "images"
     vectors: np.ndarray | None = None
     words: tuple[str, ...] = ()
+    tokenizer: str | None = None
+    validation: int | None = None
     notes: tuple[str, ...] = ()
     one_unit: bool = False
 

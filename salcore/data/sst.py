@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from salcore.data.source import Source
-from salcore.data.texts import Lexicon, Texts, text_source, vectors_file
+from salcore.data.texts import Lexicon, Texts
+from salcore.data.tokens import texts_as
 from salcore.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,24 +21,25 @@ Sentences = list[tuple[str, list[str], str]]
 def read(spec: "DataSpec", argument: str) -> Source:
     """`sst:PATH`: a folder with train.txt, dev.txt and test.txt, each line a label, ` ||| ` and a sentence.
 
-    dev.txt joins the training split; without it or test.txt, a validation or evaluation part is carved out all the
-    same. Words stand between blanks. Classes are the labels, sorted.
+    dev.txt joins the training split, at its end; without it or test.txt, a validation or evaluation part is carved out
+    all the same. Words stand between blanks. Classes are the labels, sorted.
 
     Source: Recursive Deep Models for Semantic Compositionality Over a Sentiment Treebank (Socher et al., 2013).
     """
-    vectors_file(spec)
+    made = texts_as(spec)
     folder = Path(argument).expanduser()
     if not (folder / "train.txt").is_file():
         raise UserError("data.name", "sst:PATH of a folder with train.txt", argument)
     splits = {name: _sentences(folder / f"{name}.txt") for name in ("train", "dev", "test")}
     train, test = splits["train"] + splits["dev"], splits["test"]
     classes, lexicon = tuple(sorted({label for label, _, _ in train})), Lexicon()
-    return text_source(
+    return made(
         _texts(train, classes, lexicon),
         _texts(test, classes, lexicon) if test else None,
         lexicon=lexicon,
         classes=classes,
         spec=spec,
+        validation=len(splits["dev"]) or None,
     )
 
 

@@ -50,21 +50,31 @@ class Texts:
 def vectors_file(spec: "DataSpec") -> Path:
     """The file of word vectors that texts need. Raises UserError."""
     if spec.vectors is None:
-        expected = "a file of word vectors in GloVe's text format, as the samples are texts"
+        expected = "a file of word vectors in GloVe's text format (or a data.tokenizer), as the samples are texts"
         raise UserError("data.vectors", expected, spec.vectors)
     return Path(spec.vectors).expanduser()
 
 
 def text_source(
-    train: Texts, test: Texts | None, *, lexicon: Lexicon, classes: tuple[str, ...], spec: "DataSpec"
+    train: Texts,
+    test: Texts | None,
+    *,
+    lexicon: Lexicon,
+    classes: tuple[str, ...],
+    spec: "DataSpec",
+    validation: int | None = None,
 ) -> Source:
     """A source of texts, all cut or padded to `data.length` words (None: the longest), with a note on what is known.
+
+    The last `validation` training texts are the set's own validation split (None: it has none).
 
     Words that are cut away are no part of the vocabulary. Words of the training split come first in it, so that no
     number and no vector of theirs depends on the evaluation split.
     """
     path, splits = vectors_file(spec), [train] if test is None else [train, test]
-    length = spec.length or max(len(text) for split in splits for text in split.texts)
+    lengths = np.array([len(text) for split in splits for text in split.texts])
+    length = spec.length or int(lengths.max())
+    refuse_longer(lengths, length, spec)
     splits = [_cut(split, length) for split in splits]
     every = lexicon.words()
     counts = [np.bincount(np.concatenate(split.texts), minlength=len(every) + 1) for split in splits]
@@ -82,8 +92,19 @@ def text_source(
         kind="text",
         vectors=np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors]),
         words=("", *words),
+        validation=validation,
         notes=(_coverage(counts[0][met], known[: len(met)], path),),
     )
+
+
+def refuse_longer(lengths: np.ndarray, length: int, spec: "DataSpec") -> None:
+    """Raise UserError where texts of `lengths` `(N,)` are to be cut to `length`, but `data.cut` is false."""
+    longer, longest = int((lengths > length).sum()), int(lengths.max())
+    if longer and not spec.cut:
+        told = (
+            f"{longer:,} of {len(lengths):,} texts are longer, the longest of them {longest:,}, and data.cut is false"
+        )
+        raise UserError("data.length", f"a length for all texts, as {told}", length)
 
 
 def _cut(split: Texts, length: int) -> Texts:

@@ -6,7 +6,7 @@ A member is loaded once for all that is measured of it, and its maps are read on
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from salcore.faithfulness.named import MEASURES, Subject, check_name
+from salcore.tokens import embedded
 
 if TYPE_CHECKING:
-    from salcore.data import Data
+    from salcore.data import Data, Part
     from salcore.runs import Run
 
 
@@ -101,12 +102,12 @@ def measures(
         for plan in plans:
             if index not in plan.members:
                 continue
-            maps = _maps(run, plan, index)
+            maps, subject = _maps(run, plan, index), _as_taken(plan.subject, model)
             for name in names:
                 asked, key = MEASURES[name], (plan.method, name)
-                own[key].append(asked.of(model, plan.subject, maps, **chosen[name]))
+                own[key].append(asked.of(model, subject, maps, **chosen[name]))
                 if plan.mean is not None and (asked.asks_network or not of_mean[key]):
-                    of_mean[key].append(asked.of(model, plan.subject, plan.mean, **chosen[name]))
+                    of_mean[key].append(asked.of(model, subject, plan.mean, **chosen[name]))
     return {
         (plan.method, name): _measured(plan, name, own[plan.method, name], of_mean[plan.method, name])
         for plan, name in product(plans, names)
@@ -178,9 +179,26 @@ def _subject(data: Data, places: np.ndarray) -> Subject:
         inputs=inputs,
         labels=torch.from_numpy(part.labels[rows].astype(np.int64)),
         valid=valid,
-        query=None if part.query is None else torch.from_numpy(part.query[rows].astype(np.int64)),
+        query=_kept(part, rows),
         informative=None if part.informative is None else torch.from_numpy(part.informative[rows]),
     )
+
+
+def _kept(part: Part, rows: np.ndarray) -> Tensor | None:
+    """What is always kept of texts: their queries' lengths (n,), or of tokens a mask (n, T); None where nothing is."""
+    query = None if part.query is None else torch.from_numpy(part.query[rows].astype(np.int64))
+    if part.word_of is None:
+        return query
+    wordless = torch.from_numpy(part.word_of[rows] < 0)
+    return wordless if query is None else wordless | (torch.arange(wordless.shape[1]) < query[:, None])
+
+
+def _as_taken(subject: Subject, model: nn.Module) -> Subject:
+    """The subject as this model takes it: tokens as its embeddings of them."""
+    if subject.inputs.is_floating_point():
+        return subject
+    device = next(model.parameters()).device
+    return replace(subject, inputs=embedded(model, subject.inputs.to(device)).cpu())
 
 
 def _measured(plan: _Plan, name: str, results: list[Any], of_mean: list[Any]) -> Measured:

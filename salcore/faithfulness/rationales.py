@@ -73,10 +73,10 @@ def comprehensiveness(
     """p_j(x) - p_j(x without the rationale), for each text and share: Eq. 5.
 
     Embedded texts (N, T, E); attributions (N, T), or (N, T, E), which are summed over E; None is the mean of `draws`
-    (10) random rankings. `valid` (N, T) tells words from padding, the first `query` (N,) words are kept and not
-    counted. `shares` are 1, 5, 10, 20 and 50 %. `remove`: words are deleted (`delete`), so the text gets shorter, or
-    their vectors are 0 (`zero`). `ranking`: `signed` as in the guided paper, which sorts by the sum of the gradient, or
-    `magnitude` as in the benchmark's baselines. `seed`, `batch_size` (64).
+    (10) random rankings. `valid` (N, T) tells words from padding; the first `query` (N,) words, or those of a mask
+    (N, T), are kept and not counted. `shares` are 1, 5, 10, 20 and 50 %. `remove`: words are deleted (`delete`), so the
+    text gets shorter, or their vectors are 0 (`zero`). `ranking`: `signed` as in the guided paper, which sorts by the
+    sum of the gradient, or `magnitude` as in the benchmark's baselines. `seed`, `batch_size` (64).
 
     Raises ValueError for what does not fit, naming it.
     """

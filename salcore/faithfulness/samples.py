@@ -25,7 +25,8 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 class Samples:
     """Inputs of one kind; `valid` (N, T) tells sequences' steps from padding, `query` (N,) how many words lead a text.
 
-    Padding and the query are never ranked, counted or removed. Raises ValueError for what does not fit.
+    A query may also be a mask (N, T) of what is kept of a text, such as tokens that stand for no word. Padding and the
+    query are never ranked, counted or removed. Raises ValueError for what does not fit.
     """
 
     inputs: Tensor
@@ -91,6 +92,8 @@ class Samples:
         """Which positions of some samples count, (n, P) bool; None where all do."""
         if self.kind == "text" and self.query is not None:
             valid = self.valid[rows] if self.valid is not None else torch.ones((), dtype=torch.bool)
+            if self.query.ndim == 2:
+                return ~self.query[rows] & valid.to(self.query.device)
             steps = torch.arange(self.positions, device=self.query.device)
             return (steps >= self.query[rows, None]) & valid.to(self.query.device)
         if self.valid is None:
@@ -129,6 +132,8 @@ class Samples:
     def _check_query(self, query: Tensor) -> None:
         if self.kind != "text":
             raise ValueError(f"`query`: expected None, as only texts have one, got a tensor for {self.kind}")
+        if query.dtype == torch.bool and tuple(query.shape) == (len(self), *self.shape):
+            return
         if tuple(query.shape) != (len(self),) or query.dtype not in INTEGERS or int(query.min()) < 0:
             got = f"{tuple(query.shape)} of {query.dtype}"
             raise ValueError(f"`query`: expected {len(self)} numbers of words, 0 or more, got {got}")

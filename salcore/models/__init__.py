@@ -1,4 +1,4 @@
-"""Networks by name: ours, torchvision's classifiers, and users' own by `python:package.module:function`.
+"""Networks by name: ours, torchvision's classifiers, transformers' encoders, and users' own by `python:...`.
 
 >>> from salcore.spec import ModelSpec
 >>> build(ModelSpec(name="small_cnn", width=4), input_shape=(1, 8, 8), classes=10).classifier.linear.in_features
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from salcore.errors import UserError
-from salcore.models import custom
+from salcore.models import custom, language
 from salcore.models.bilstm import bilstm
 from salcore.models.mnist_cnn import mnist_cnn
 from salcore.models.series_lstm import input_cell_lstm, lstm
@@ -20,6 +20,7 @@ from salcore.models.sizes import check_output, check_size
 from salcore.models.small_cnn import small_cnn
 from salcore.models.small_vit import small_vit
 from salcore.models.tcn import tcn
+from salcore.models.tokens import check_tokens
 from salcore.models.transformer import transformer
 from salcore.models.weights import load_weights
 from salcore.seeds import forked
@@ -35,13 +36,18 @@ BY_KIND: dict[str, dict[str, Callable[..., nn.Module]]] = {
     "series": {"lstm": lstm, "input_cell_lstm": input_cell_lstm, "tcn": tcn, "transformer": transformer},
     "text": {"bilstm": bilstm},
 }
-"""Our own networks by the kind of data that they take; torchvision's take images, and users' own any kind."""
+"""Our own networks by the kind of data that they take.
+
+torchvision's take images, transformers' the tokens of texts instead of their words' vectors, and users' own any kind.
+"""
 
 MODELS = {name: make for networks in BY_KIND.values() for name, make in networks.items()}
 """Our own networks: name -> builder(*, input_shape, classes=K, **settings). `builder` knows the others.
 
-The shape is that of one sample, (C, H, W), (F, T) or (T, E). Networks for sequences take `(inputs, valid=None)`, valid
-(N, T) true for the steps that count, the first ones of each, and what stands in the others is nothing to them.
+The shape is that of one sample, (C, H, W), (F, T), (T, E), or (T, V) of T tokens out of V. Networks for sequences take
+`(inputs, valid=None)`, valid (N, T) true for the steps that count, the first ones of each, and what stands in the
+others is nothing to them. Those for tokens take numbers (N, T), and embeddings (N, T, E) as their `embedded` makes of
+numbers.
 """
 
 _GIVEN = ("input_shape", "classes")
@@ -56,19 +62,22 @@ def builder(name: str) -> Callable[..., nn.Module]:
         return MODELS[name]
     if name.startswith(custom.PREFIX):
         return custom.builder(name)
+    if name.startswith(language.PREFIX):
+        return language.builder(name)
     from salcore.models import torchvision_models  # here, because importing torchvision takes seconds
 
     known = torchvision_models.names()
     if name in known:
         return torchvision_models.builder(name)
-    raise UserError("model.name", _choices(*BY_KIND) + nearest(name, [*MODELS, *known], limit=3), name)
+    raise UserError("model.name", _choices(*BY_KIND, "tokens") + nearest(name, [*MODELS, *known], limit=3), name)
 
 
 def _choices(*kinds: str) -> str:
-    """The networks for some kinds of data, in words."""
-    names = [name for kind in kinds for name in BY_KIND[kind]]
+    """The networks for some kinds of data, or for tokens, in words."""
+    names = [name for kind in kinds for name in BY_KIND.get(kind, ())]
     stock = ["a torchvision classifier"] if "images" in kinds else []
-    return f"{', '.join([*names, *stock])} or python:package.module:function"
+    hub = [f"{language.PREFIX}NAME"] if "tokens" in kinds else []
+    return f"{', '.join([*names, *stock, *hub])} or python:package.module:function"
 
 
 def build(spec: "ModelSpec", *, input_shape: tuple[int, ...], classes: int, start: bool = True) -> nn.Module:
@@ -85,25 +94,42 @@ def build(spec: "ModelSpec", *, input_shape: tuple[int, ...], classes: int, star
     return network
 
 
-def check(spec: "ModelSpec", input_shape: tuple[int, ...], classes: int, kind: str = "images") -> None:
+def check(
+    spec: "ModelSpec", input_shape: tuple[int, ...], classes: int, kind: str = "images", tokens: bool = False
+) -> None:
     """Raise UserError unless the spec's network can be built and takes samples of the kind and shape.
 
     A network for images, of ours or of torchvision, that does not take the size is refused with the smallest square
-    that it takes. Others are run on two samples, and have to return logits (2, K).
+    that it takes. Others are run on two samples, and have to return logits (2, K). `tokens`: texts are tokens, of the
+    shape (T, V), and not embedded words.
     """
     make = _checked_builder(spec)
+    _require_kind(spec.name, kind, tokens)
     own = spec.name.startswith(custom.PREFIX)
-    if not own and spec.name not in BY_KIND[kind] and (kind != "images" or spec.name in MODELS):
-        raise UserError("model.name", f"a network for {kind}: {_choices(kind)}", spec.name)
     num_steps = {"series": input_shape[-1], "text": input_shape[0]}.get(kind)
     try_output = check_size if kind == "images" and not own else partial(check_output, num_steps=num_steps)
     with forked(0):  # a trial must not move the caller's random numbers
-        try_output(
+        (check_tokens if tokens else try_output)(
             lambda shape: make(input_shape=shape, classes=classes, **spec.settings),
             spec.name,
             input_shape=input_shape,
             classes=classes,
         )
+
+
+def _require_kind(name: str, kind: str, tokens: bool) -> None:
+    """Refuse a network for another kind of data."""
+    if name.startswith(custom.PREFIX):
+        return
+    if name.startswith(language.PREFIX):
+        if kind == "text" and not tokens:
+            raise UserError("data.tokenizer", f"a tokenizer, as {name} takes tokens and not the vectors of words", None)
+        fits = tokens
+    else:
+        fits = not tokens and (name in BY_KIND[kind] or (kind == "images" and name not in MODELS))
+    if not fits:
+        takes = "tokens" if tokens else kind
+        raise UserError("model.name", f"a network for {takes}: {_choices(takes)}", name)
 
 
 def _checked_builder(spec: "ModelSpec") -> Callable[..., nn.Module]:

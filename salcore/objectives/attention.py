@@ -5,15 +5,49 @@ Explanations: How much do explanations from the teacher aid students? (Pruthi et
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
+
+from salcore.objectives.standard import at_least_float32
+
+if TYPE_CHECKING:
+    from salcore.spec import AttentionSpec
 
 Divergence = Literal["kl", "mse", "cosine"]
 Query = Literal["class", "mean"]
 Layers = Literal["last", "all"] | tuple[int, ...]
 Heads = Literal["mean", "each"] | tuple[int, ...]
+
+
+UNKNOWN = -1
+"""The label of a text whose class is not known: it has no task loss."""
+
+
+def taught(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    explanation: Tensor,
+    counted: Tensor,
+    *,
+    valid: Tensor | None,
+    attention: "AttentionSpec",
+) -> Tensor:
+    """L = mean over labelled texts of -log softmax(f(x))_y + weight * L_att over all texts: the objective of SalLM.
+
+    Inputs (N, T) of a language model (`salcore.models.language`), labels (N,), -1 where the class is not known;
+    `explanation`, `counted` (N, T) as for `attention_loss`, `valid` (N, T) tells tokens from padding. The attention is
+    the distribution before dropout. A scalar in nats (L_att: in the unit of its divergence).
+    """
+    logits, attentions = model.attended(inputs, valid=valid)  # type: ignore[operator]
+    known = labels != UNKNOWN
+    task = functional.cross_entropy(at_least_float32(logits), labels, ignore_index=UNKNOWN, reduction="sum")
+    rows = attention_rows(attentions, counted, layers=attention.layers, heads=attention.heads, query=attention.query)
+    distance = attention_loss(at_least_float32(rows), explanation, counted, divergence=attention.divergence)
+    return task / known.sum().clamp(min=1) + attention.weight * distance
 
 
 def attention_loss(attention: Tensor, explanation: Tensor, counted: Tensor, *, divergence: Divergence = "kl") -> Tensor:

@@ -1,30 +1,14 @@
 """The loss of ordinary training."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-if TYPE_CHECKING:
-    from salcore.data.part import Kind
-    from salcore.spec import GuidanceSpec
 
-
-def standard(
-    model: nn.Module,
-    inputs: Tensor,
-    labels: Tensor,
-    *,
-    guidance: "GuidanceSpec | None" = None,
-    generator: torch.Generator | None = None,
-    valid: Tensor | None = None,
-    kind: "Kind" = "images",
-) -> Tensor:
+def standard(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     """L = mean over samples of -log softmax(f(x))_y, a scalar in nats; inputs (N, ...), labels (N,).
 
-    It has no use for what follows the labels, and takes it as every objective does. Logits of lower precision
-    (autocast) are raised to float32 first.
+    Logits of lower precision (autocast) are raised to float32 first.
     """
     return functional.cross_entropy(at_least_float32(model(inputs)), labels)
 

@@ -37,7 +37,7 @@ class TextView:
         """A class for every shade."""
         signed, spread = Scale(low=-1, high=1, palette=DIVERGING), Scale(low=0, high=1, palette=LIGHT)
         shades = [(scale, level) for scale in (signed, spread) for level in range(-LEVELS, LEVELS + 1) if level]
-        return STYLE + "".join(_shade_rule(scale, level) for scale, level in shades if scale.low or level > 0)
+        return STYLE + "".join(shade_rule(scale, level) for scale, level in shades if scale.low or level > 0)
 
     def described(self, data: Data) -> str:
         """The `data` in words."""
@@ -98,7 +98,9 @@ def _words(panel: Panel, words: Sequence[str], query: int, places: Sequence[int]
     if panel.mask is not None:
         shades = np.where(sure, shades, 0)
     kind = "p" if scale.palette == DIVERGING else "s"
-    marked = [_word(word, int(level), bool(s), kind) for word, level, s in zip(words, shades, sure, strict=True)]
+    marked = [
+        word(each, int(level), sure=bool(s), kind=kind) for each, level, s in zip(words, shades, sure, strict=True)
+    ]
     asked = f'<p class="query">{" ".join(marked[:query])}</p>' if query else ""
     marked.append(LEFT_OUT)
     text = " ".join(marked[place] for place in places)
@@ -106,14 +108,15 @@ def _words(panel: Panel, words: Sequence[str], query: int, places: Sequence[int]
     return html.figure(asked + told, panel.caption, panel.note, scale)
 
 
-def _word(word: str, level: int, sure: bool, kind: str) -> str:
-    """A word as plain text, or marked where it has a shade or is significant."""
+def word(written: str, level: int, *, sure: bool = False, kind: str = "s") -> str:
+    """A word as plain text, or marked where it has a shade, a class of that `kind`, or is significant."""
     name = f"{'n' if level < 0 else kind}{abs(level)}" if level else ""
     classes = " ".join(filter(None, (name, "sure" * sure)))
-    return f'<mark class="{classes}">{html.escape(word)}</mark>' if classes else html.escape(word)
+    return f'<mark class="{classes}">{html.escape(written)}</mark>' if classes else html.escape(written)
 
 
-def _shade_rule(scale: Scale, level: int) -> str:
+def shade_rule(scale: Scale, level: int) -> str:
+    """The class of one shade of a scale."""
     colour = shade(level, scale)
     name = "s" if scale.palette == LIGHT else "p" if level > 0 else "n"
     return f".{name}{abs(level)}{{background:{code(colour)};color:{ink_on(colour)}}}"

@@ -8,8 +8,10 @@ r"""A run as one frozen, validated value: what is in `spec.yaml` and on the comm
 from salcore.spec.keys import describe
 from salcore.spec.parameters import ParametersSpec
 from salcore.spec.reading import from_dict, parse, value_of
+from salcore.spec.sallm import SallmSpec
 from salcore.spec.search import Between, SearchSpec
 from salcore.spec.sections import (
+    AttentionSpec,
     AttributionSpec,
     AugmentSpec,
     ClusterSpec,
@@ -26,6 +28,7 @@ from salcore.spec.sections import (
 )
 
 __all__ = [
+    "AttentionSpec",
     "AttributionSpec",
     "AugmentSpec",
     "Between",
@@ -37,6 +40,7 @@ __all__ = [
     "ModelSpec",
     "ParametersSpec",
     "Purpose",
+    "SallmSpec",
     "SearchSpec",
     "Spec",
     "TrackingSpec",

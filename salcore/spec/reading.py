@@ -76,11 +76,13 @@ def _start_anew(values: dict[str, Any], key: str, value: Any) -> None:
     model, ensemble = named(values.get("model")), values.get("ensemble")
     if key == "model.name" and isinstance(model, dict) and model.get("name", ModelSpec().name) != value:
         values["model"] = {}
-    if key == "ensemble.weights" and isinstance(ensemble, dict) and isinstance(value, list):
+    if key in ("ensemble.weights", "ensemble.start") and isinstance(ensemble, dict) and isinstance(value, list):
         ensemble.pop("members", None)
 
 
 def _names_first(override: str) -> bool:
     """Sorts `model=...` and `model.name=...` before the settings of that model, in whatever order they are given."""
     key = override.partition("=")[0]
-    return "." in key and not key.endswith(".name") and key not in {"ensemble.weights", "ensemble.until"}
+    return (
+        "." in key and not key.endswith(".name") and key not in {"ensemble.weights", "ensemble.start", "ensemble.until"}
+    )

@@ -1,11 +1,13 @@
 """The sections of a spec, each a frozen and validated value with its defaults."""
 
-from typing import Annotated, Any, Literal, get_args
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from salcore.spec.parameters import ParametersSpec
 from salcore.spec.parts import Open, Part, listed, named, told, wide
+from salcore.spec.sallm import SallmSpec
 from salcore.spec.search import SearchSpec
 
 Purpose = Literal["init", "order", "augment", "model", "masking"]
@@ -28,10 +30,38 @@ class DataSpec(Part):
     length: int | None = told(
         "cut or pad series and texts to this length; null: the longest", "steps or words", default=None, ge=1
     )
+    cut: bool = told(
+        "cut texts beyond data.length, or beyond what the tokenizer's model takes; false: refuse them", default=True
+    )
     vectors: str | None = told("file of word vectors in GloVe's text format, plain or .gz, for texts", default=None)
-    train_samples: int | None = told("training samples, validation included; null: all", "samples", default=None, ge=2)
-    validation_fraction: float = told("share of the training samples held out for validation", default=0.2, ge=0, lt=1)
+    tokenizer: str | None = told(
+        "texts as tokens for a language model: wordpiece (trained on the training texts), or a tokenizer by its name "
+        "on the hub or its folder; null: words and their vectors, or what the network transformers:NAME asks for",
+        default=None,
+    )
+    vocabulary: int = told("tokens of a wordpiece that is trained", "tokens", default=8_000, ge=100)
+    train_samples: int | None = told(
+        "training samples, validation included unless it is the set's own; null: all", "samples", default=None, ge=2
+    )
+    validation_fraction: float | None = told(
+        "share of the training samples held out for validation; null: the set's own validation split (texts)",
+        default=0.2,
+        ge=0,
+        lt=1,
+    )
+    labelled: float = told(
+        "share of the training samples whose labels are known, stratified; the objective attention takes the others "
+        "too, as unlabelled text",
+        default=1.0,
+        gt=0,
+        le=1,
+    )
     eval_samples: int = told("samples of the test split that are explained, stratified", "samples", default=512, ge=1)
+    eval_split: Literal["test", "all"] = told(
+        "what is evaluated and explained: samples of the test split, or every sample of the training, validation and "
+        "test splits, in the order of the files (texts)",
+        default="test",
+    )
     split_seed: int = told("fixes which samples fall into which part", default=0, ge=0)
 
 
@@ -40,7 +70,8 @@ class ModelSpec(Open):
 
     name: str = told(
         "of images: small_cnn, mnist_cnn or a torchvision classifier; of series: lstm, input_cell_lstm, tcn or "
-        "transformer; of texts: bilstm; of any: python:package.module:function",
+        "transformer; of texts: bilstm or transformers:NAME (a type such as bert, from scratch, or a model on the hub "
+        "or in a folder); of any: python:package.module:function",
         default="small_cnn",
     )
     weights: str | None = told("file of weights to start from (fine-tuning)", default=None)
@@ -79,6 +110,9 @@ class EnsembleSpec(Part):
     weights: Annotated[tuple[str, ...] | None, BeforeValidator(listed)] = told(
         "trained weight files, one per member; nothing is trained", default=None, min_length=1
     )
+    start: Annotated[tuple[str, ...] | None, BeforeValidator(listed)] = told(
+        "weight files that members start from and go on training, one per member", default=None, min_length=1
+    )
 
     @field_validator("until")
     @classmethod
@@ -92,11 +126,21 @@ class EnsembleSpec(Part):
     @model_validator(mode="before")
     @classmethod
     def _one_member_per_file(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("weights"), list | tuple) and values["weights"]:
-            values = {"members": len(values["weights"]), **values}
-            if values["members"] != len(values["weights"]):
-                raise ValueError(f"as many weight files as members ({values['members']}), got {len(values['weights'])}")
+        if not isinstance(values, dict):
+            return values
+        for key in ("weights", "start"):
+            files = values.get(key)
+            if isinstance(files, list | tuple) and files:
+                values = {"members": len(files), **values}
+                if values["members"] != len(files):
+                    raise ValueError(f"as many files in {key} as members ({values['members']}), got {len(files)}")
         return values
+
+    @model_validator(mode="after")
+    def _start_of_a_training(self) -> Self:
+        if self.start is not None and self.weights is not None:
+            raise ValueError("ensemble.start or ensemble.weights, whose networks are not trained, got both")
+        return self
 
 
 class GuidanceSpec(Part):
@@ -118,6 +162,38 @@ class GuidanceSpec(Part):
         default=None,
     )
     detach_target: bool = told("no gradient through f(x) in the divergence", default=False)
+
+
+class AttentionSpec(Part):
+    """The attention loss of SalLM; read where `training.objective` is attention."""
+
+    explanations: str | None = told("run directory whose maps are what attention is taught", default=None)
+    method: str | None = told("folder name of its method; null: the first one", default=None)
+    teachers: Literal["own", "mean"] = told(
+        "member m learns from the maps of member m, or every one from the mean over all of them", default="own"
+    )
+    weight: float = told("lambda: weight of the attention loss", default=1.0, ge=0)
+    sign: Literal["magnitude", "positive"] = told(
+        "how much a token matters: by magnitude, or by what speaks for the class alone", default="magnitude"
+    )
+    binary: Literal["top", "threshold"] | None = told(
+        "mark the greatest share of a text's tokens, or those of so much of its greatest; null: shares, not binarized",
+        default="top",
+    )
+    top: float = told("binary top: share of a text's tokens, rounded up", default=0.2, gt=0, le=1)
+    threshold: float = told("binary threshold: share of the text's greatest value", default=0.5, gt=0, le=1)
+    words: bool = told("explain whole words: each piece has the sum over its word", default=False)
+    shuffled: bool = told("a control: each text's values stand on other tokens of it, drawn at random", default=False)
+    divergence: Literal["kl", "mse", "cosine"] = told("what is between attention and explanation", default="kl")
+    layers: Literal["last", "all"] | Annotated[tuple[int, ...], BeforeValidator(listed)] = told(
+        "layers that are taught: last, all, or some by number, from 0", default="last"
+    )
+    heads: Literal["mean", "each"] | Annotated[tuple[int, ...], BeforeValidator(listed)] = told(
+        "heads that are taught: their mean, each by itself, or some by number, each by itself", default="mean"
+    )
+    query: Literal["class", "mean"] = told(
+        "whose attention: the classification token's, or the mean over all tokens that count", default="class"
+    )
 
 
 class AugmentSpec(Part):
@@ -151,8 +227,11 @@ class TrainingSpec(Part):
     )
     precision: Literal["float32", "bfloat16"] = told("of forward and backward passes (autocast)", default="float32")
     threads: int = told("processor threads of one slot; part of what a member is", "threads", default=1, ge=1)
-    objective: Literal["standard", "guided"] = told("cross-entropy, or saliency guided training", default="standard")
+    objective: Literal["standard", "guided", "attention"] = told(
+        "cross-entropy, saliency guided training, or attention taught by explanations", default="standard"
+    )
     guidance: GuidanceSpec = told("saliency guided training", default=GuidanceSpec())
+    attention: AttentionSpec = told("attention taught by explanations (SalLM)", default=AttentionSpec())
     augment: AugmentSpec = told("augmentation", default=AugmentSpec())
 
 
@@ -257,8 +336,23 @@ class Spec(Part):
     tracking: TrackingSpec = told("tracking", default=TrackingSpec())
     search: SearchSpec = told("search over k and lambda", default=SearchSpec())
     parameters: ParametersSpec | None = told("parameter-space saliency; null: none", default=None)
+    sallm: SallmSpec | None = told("students of saliency explanations; null: none", default=None)
+
+    @model_validator(mode="after")
+    def _tokenizer_of_the_model(self) -> Self:
+        """A language model brings its tokenizer; one from scratch has one trained on the training texts."""
+        kind, _, name = self.model.name.partition(":")
+        if kind != "transformers" or self.data.tokenizer is not None or self.data.vectors is not None:
+            return self
+        scratch = name.isalnum() and not Path(name).is_dir()
+        tokenizer = "wordpiece" if scratch else name
+        return self.model_copy(update={"data": self.data.model_copy(update={"tokenizer": tokenizer})})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values with every default written out, as `spec.yaml` holds them, but for sections not asked for."""
-        unasked = {"search": self.search == SearchSpec(), "parameters": self.parameters is None}
+        unasked = {
+            "search": self.search == SearchSpec(),
+            "parameters": self.parameters is None,
+            "sallm": self.sallm is None,
+        }
         return self.model_dump(mode="json", by_alias=True, exclude={name for name, left in unasked.items() if left})

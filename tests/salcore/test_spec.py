@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from salcore.errors import UserError
+from salcore.members import plan
 from salcore.spec import Spec, describe, parse
 
 CONTRACT = """
@@ -70,12 +71,12 @@ def test_what_is_written_is_read_back_the_same(text):
 
 
 def test_every_default_is_written_out():
-    written = set(leaves(parse("{search: {seed: 1}, parameters: {}, ensemble: {until: 0.1}}").to_dict()))
-    assert written == {key for key, *_ in describe()} - {"parameters", "ensemble.until"}
+    written = set(leaves(parse("{search: {seed: 1}, parameters: {}, sallm: {}, ensemble: {until: 0.1}}").to_dict()))
+    assert written == {key for key, *_ in describe()} - {"parameters", "sallm", "ensemble.until"}
 
 
 def test_a_search_and_parameters_are_written_only_where_they_are_asked_for():
-    assert set(Spec().to_dict()) == set(Spec.model_fields) - {"search", "parameters"}
+    assert set(Spec().to_dict()) == set(Spec.model_fields) - {"search", "parameters", "sallm"}
 
 
 def test_every_leaf_is_described_with_default_and_meaning():
@@ -226,7 +227,7 @@ def test_folders_of_methods_are_unique(entry):
 def test_weight_files_say_how_many_members_there_are():
     assert parse("", ["ensemble.weights=[a, b, c]"]).ensemble.members == 3
     assert parse("", ["ensemble.weights=[a, b, c]", "ensemble.members=3"]).ensemble.weights == ("a", "b", "c")
-    with pytest.raises(UserError, match="as many weight files as members") as refused:
+    with pytest.raises(UserError, match="as many files in weights as members") as refused:
         parse("", ["ensemble.weights=[a, b, c]", "ensemble.members=4"])
     assert refused.value.key == "ensemble"
 
@@ -323,3 +324,25 @@ KEY = st.sampled_from([*KEYS, *SECTIONS]) | st.lists(WORDS, max_size=3).map(".".
 def test_anything_ends_in_a_spec_or_in_the_users_mistake(text, overrides):
     spec = parsed(text, overrides)
     assert spec is None or parse(yaml.safe_dump(spec.to_dict())) == spec
+
+
+def test_files_to_start_from_are_one_per_member_and_no_finished_networks():
+    assert parse("", ["ensemble.start=[a, b]"]).ensemble.members == 2
+    with pytest.raises(UserError, match="as many files in start as members"):
+        parse("", ["ensemble.start=[a, b]", "ensemble.members=3"])
+    with pytest.raises(UserError, match=r"ensemble\.start or ensemble\.weights"):
+        parse("", ["ensemble.start=[a, b]", "ensemble.weights=[a, b]"])
+
+
+def test_a_language_model_brings_its_tokenizer():
+    assert parse("model: 'transformers:bert'").data.tokenizer == "wordpiece"
+    assert parse("model: 'transformers:bert-base-uncased'").data.tokenizer == "bert-base-uncased"
+    assert parse("model: 'transformers:me/mine'").data.tokenizer == "me/mine"
+    assert parse("{model: 'transformers:bert', data: {tokenizer: x}}").data.tokenizer == "x"
+    assert parse("model: bilstm").data.tokenizer is None
+
+
+def test_members_without_a_part_in_explanations_keep_their_fingerprints():
+    """Fixed numbers: a run directory of an earlier version stays that run."""
+    digests = [member.fingerprint[:8] for member in plan(parse("ensemble: {members: 2}"), "0" * 64)]
+    assert digests == ["b25feef3", "418db8d2"]

@@ -102,9 +102,9 @@ def batches_seen(monkeypatch, member, data):
     """Every training batch that the objective of a member gets."""
     seen = []
 
-    def spy(model, inputs, labels, **settings):
-        seen.append((inputs.clone(), labels.clone()))
-        return standard(model, inputs, labels, **settings)
+    def spy(model, batch, **settings):
+        seen.append((batch.inputs.clone(), batch.labels.clone()))
+        return standard(model, batch, **settings)
 
     standard = training.OBJECTIVES["standard"]
     with monkeypatch.context() as patch:
@@ -294,7 +294,7 @@ def plain_loop(member, data, spec):
     for epoch in range(1, rule.epochs + 1):
         order = seeds.generator(member.seeds["order"], epoch)
         began, losses, count = RATES[rule.schedule](step, total, rule.learning_rate), 0.0, 0
-        for inputs, labels, _ in epoch_batches(data.train, data, batch_size=rule.batch_size, order=order):
+        for inputs, labels, *_ in epoch_batches(data.train, data, batch_size=rule.batch_size, order=order):
             model.zero_grad()
             scores = model(inputs.double())
             loss = -scores.log_softmax(1)[range(len(labels)), labels].mean()
@@ -345,7 +345,7 @@ def test_validation_is_in_eval_mode_and_leaves_the_network_as_it_was(small):
     assert same_bits(before, model.state_dict())
     assert all(module.training for module in model.modules())
     model.eval()
-    (inputs, labels, _), *rest = epoch_batches(data.validation, data, batch_size=999, order=None)
+    (inputs, labels, *_), *rest = epoch_batches(data.validation, data, batch_size=999, order=None)
     assert not rest
     with torch.no_grad():
         scores = model(inputs).double()

@@ -7,9 +7,9 @@ import torch
 
 from salcore.attribution import COMPLETE, METHODS
 from salcore.models import build
-from salcore.objectives import OBJECTIVES
 from salcore.padding import bound
 from salcore.seeds import forked, generator
+from tests import objectives
 from tests.needed import needed
 
 pytestmark = [
@@ -63,7 +63,7 @@ def test_targets_out_of_range_are_named_and_the_device_stays_usable(name):
     assert torch.ones(2, device="cuda").sum().item() == 2
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", objectives.PLAIN)
 @pytest.mark.parametrize("draws_on", ["cpu", "cuda"])
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_objectives_take_a_generator_of_either_device_and_never_wait(name, draws_on, mode):
@@ -74,7 +74,8 @@ def test_objectives_take_a_generator_of_either_device_and_never_wait(name, draws
     )
     torch.cuda.set_sync_debug_mode("error" if draws_on == "cuda" else "default")
     try:
-        loss = OBJECTIVES[name](model, inputs, labels, guidance=guidance, generator=generator(0, device=draws_on))
+        draws = generator(0, device=draws_on)
+        loss = objectives.loss(name, model, inputs, labels, guidance=guidance, generator=draws)
         loss.backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")

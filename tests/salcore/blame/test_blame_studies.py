@@ -126,7 +126,7 @@ def test_numbers_of_few_samples_stay_defined(blame):
 
 
 def test_deep_filters_that_answer_to_few_samples_are_told(blame):
-    """By hand: the median over each layer's filters of deviation over mean, members in the mean, halves of the layers."""
+    """By hand: the median over each layer's filters of deviation over mean; the mean over members and layers."""
     early, deep = numbers.relative_deviations(blame)
     ratios = np.mean([np.divide(s.deviation, s.mean) for s in map(blame.statistics, blame.members)], axis=0)
     layers = [np.median(ratios[where]) for where in blame.filters.slices().values()]

@@ -58,11 +58,11 @@ def test_the_training_part_is_normalised_to_zero_and_one(spec):
 def test_without_a_generator_batches_follow_the_index(dtype):
     part, data = data_of(11, dtype)
     found = list(epoch_batches(part, data, batch_size=4, order=None))
-    assert [len(labels) for _, labels, _ in found] == [4, 4, 3]
+    assert [len(labels) for _, labels, *_ in found] == [4, 4, 3]
     expected = normalise(torch.from_numpy(part.values[part.index]), data.mean, data.std)
     assert torch.equal(torch.cat([inputs for inputs, *_ in found]), expected)
-    assert torch.cat([labels for _, labels, _ in found]).tolist() == part.labels[part.index].tolist()
-    assert all(inputs.is_contiguous() and labels.dtype == torch.int64 for inputs, labels, _ in found)
+    assert torch.cat([labels for _, labels, *_ in found]).tolist() == part.labels[part.index].tolist()
+    assert all(inputs.is_contiguous() and labels.dtype == torch.int64 for inputs, labels, *_ in found)
 
 
 def test_an_epoch_in_random_order_holds_every_sample_once_with_its_label():

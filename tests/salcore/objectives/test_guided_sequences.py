@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from salcore.errors import UserError
-from salcore.objectives import OBJECTIVES
 from salcore.objectives.guided import guided, masked
 from salcore.objectives.standard import standard
 from salcore.padding import bound
 from salcore.seeds import forked, generator
 from salcore.spec import GuidanceSpec
+from tests import objectives
 from tests.oracles import guided_loss, numeric_gradient
 
 SAMPLES, STEPS, WIDTH, CLASSES = 4, 7, 3, 3
@@ -166,13 +166,13 @@ def test_under_dropout_both_passes_are_those_of_training(kind, mode):
     torch.testing.assert_close(loss, expected)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", objectives.PLAIN)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_objective_takes_every_kind_and_changes_nothing_of_the_callers(name, kind):
     model, (inputs, labels, valid) = network(kind), batch(kind)
     copies = inputs.clone(), valid.clone()
     settings = {"guidance": GuidanceSpec(), "generator": generator(0), "valid": valid, "kind": kind}
-    OBJECTIVES[name](bound(model, valid), inputs, labels, **settings).backward()
+    objectives.loss(name, model, inputs, labels, **settings).backward()
     assert torch.equal(inputs, copies[0])
     assert torch.equal(valid, copies[1])
     assert not inputs.requires_grad
@@ -183,7 +183,7 @@ def test_every_objective_takes_every_kind_and_changes_nothing_of_the_callers(nam
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_weight_it_is_the_standard_objective(kind):
     model, (inputs, labels, valid) = network(kind), batch(kind)
-    expected = standard(bound(model, valid), inputs, labels, valid=valid, kind=kind)
+    expected = standard(bound(model, valid), inputs, labels)
     torch.testing.assert_close(loss_of(kind, model, inputs, labels, valid, weight=0.0), expected)
 
 

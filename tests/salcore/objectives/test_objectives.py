@@ -10,11 +10,11 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from salcore.models import build
-from salcore.objectives import OBJECTIVES
 from salcore.objectives.guided import guided
 from salcore.objectives.standard import standard
 from salcore.seeds import forked, generator
 from salcore.spec import GuidanceSpec, ModelSpec
+from tests import objectives
 from tests.oracles import guided_loss, masked_image, numeric_gradient
 
 SHAPE, CLASSES, COUNT = (2, 5, 4), 3, 4
@@ -117,8 +117,7 @@ def test_masking_nothing_leaves_the_divergence_of_two_passes_in_training_mode(mo
 
 def test_without_weight_it_is_the_standard_objective():
     model, (inputs, labels) = network(), batch()
-    options = {"guidance": None, "generator": None}
-    torch.testing.assert_close(loss_of(model, inputs, labels, weight=0.0), standard(model, inputs, labels, **options))
+    torch.testing.assert_close(loss_of(model, inputs, labels, weight=0.0), standard(model, inputs, labels))
 
 
 def test_standard_is_the_mean_negative_log_likelihood_of_logits():
@@ -146,7 +145,7 @@ def test_ranking_in_evaluation_mode_uses_the_running_statistics():
     assert losses[0] != pytest.approx(losses[1], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", objectives.PLAIN)
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_nothing_of_the_callers_is_changed(name, mode):
     model, (inputs, labels) = network(norm="batch", dropout=0.5), batch()
@@ -155,7 +154,7 @@ def test_nothing_of_the_callers_is_changed(name, mode):
     modes = [module.training for module in model.modules()]
     flags = [parameter.requires_grad for parameter in model.parameters()]
     copies = inputs.clone(), labels.clone()
-    loss = OBJECTIVES[name](model, inputs, labels, guidance=GuidanceSpec(mode=mode), generator=generator(0))
+    loss = objectives.loss(name, model, inputs, labels, guidance=GuidanceSpec(mode=mode), generator=generator(0))
     assert loss.shape == ()
     loss.backward()
     assert [module.training for module in model.modules()] == modes
@@ -187,13 +186,13 @@ def test_networks_with_relus_in_place_can_be_guided(name, mode):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", objectives.PLAIN)
 def test_bfloat16_autocast_gives_a_float32_loss_near_the_exact_one(name):
     model, (inputs, labels) = network(shape=(1, 8, 8)).float(), batch((1, 8, 8), 32)
     options = {"guidance": GuidanceSpec(mask_fraction=0.0, detach_target=True), "generator": generator(0)}
-    exact = OBJECTIVES[name](model, inputs.float(), labels, **options)
+    exact = objectives.loss(name, model, inputs.float(), labels, **options)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = OBJECTIVES[name](model, inputs.float(), labels, **options)
+        loss = objectives.loss(name, model, inputs.float(), labels, **options)
     loss.backward()
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(exact.item(), rel=0.02)

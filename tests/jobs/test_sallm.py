@@ -1,0 +1,97 @@
+"""`jobs.sallm` on the shared cluster: from the command to table, page and MLflow, and on after an interruption."""
+
+import json
+
+import pytest
+from pyarrow import parquet
+
+import salcore
+from jobs.sallm import sallm
+from jobs.tracking import client
+from tests.salcore.sallm.conftest import SPEC, write_corpus
+
+FEW = ("sallm={variants: [sallm, shuffled]}", "training.epochs=2", "ensemble.members=2")
+
+
+@pytest.fixture(scope="module")
+def run(ray_cluster, job, place, tmp_path_factory):
+    corpus = tmp_path_factory.mktemp("corpus") / "films"
+    write_corpus(corpus)
+    (place / "tiny.yaml").write_text(SPEC.format(corpus=corpus))
+
+    def do(*arguments, spec="tiny.yaml"):
+        return job(sallm, spec, *arguments)
+
+    return do
+
+
+@pytest.fixture(scope="module")
+def finished(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sallm") / "run"
+    done = run(*FEW, "--run-dir", folder)
+    assert done.status == 0, done.err
+    return folder, done
+
+
+def test_every_variant_is_a_run_with_a_table_and_a_page_above_them(finished):
+    folder, done = finished
+    for name in ("vanilla", "explanations", "sallm", "shuffled"):
+        assert len(salcore.open(folder / name).members) == 2
+        assert (folder / name / "tokenizer.json").is_file()
+    rows = {row["what"]: row for row in parquet.read_table(folder / "sallm.parquet").to_pylist()}
+    assert rows["vanilla: test accuracy, %"]["paper"] == 53.83
+    assert "sallm: attention finds it more often than that of shuffled" in rows
+    page = (folder / "report" / "index.html").read_text()
+    assert "The variants" in page
+    assert "stage 3 of 3: sallm, shuffled" in done.out
+    assert str(folder / "report" / "index.html") in done.out
+
+
+def test_mlflow_has_teacher_explanations_and_students_as_linked_runs(finished, place):
+    folder, _ = finished
+    server = client(f"sqlite:///{place / 'runs' / 'mlflow.db'}")
+    names = ("vanilla", "explanations", "sallm")
+    ids = {name: json.loads((folder / name / "mlflow.json").read_text()) for name in names}
+    assert len({each["experiment_id"] for each in ids.values()}) == 1
+    tags = {name: server.get_run(each["parent_run_id"]).data.tags for name, each in ids.items()}
+    assert tags["explanations"]["salcore.teacher"] == ids["vanilla"]["parent_run_id"]
+    assert tags["sallm"]["salcore.explanations"] == ids["explanations"]["parent_run_id"]
+    assert "salcore.teacher" not in tags["sallm"]
+
+
+def test_the_same_command_does_nothing_again(finished, run):
+    folder, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("weights.safetensors")}
+    again = run(*FEW, "--run-dir", folder)
+    assert again.status == 0, again.err
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("weights.safetensors")} == before
+    assert "is finished" in again.out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["training.objective=guided"], "training.objective"),
+        (["model=bilstm", "data.tokenizer=null"], "model.name"),
+        (["ensemble.until=0.1", "ensemble.members=9"], "ensemble.until"),
+        (["training.attention.explanations=/x"], "training.attention.explanations"),
+        (["sallm.variants=[sallm, sallm]"], "sallm.variants"),
+        (["sallm.rounds=1"], "sallm.rounds"),
+        (["training.attention.layers=[2]"], "training.attention.layers"),
+        (["training.attention.heads=[0, 9]"], "training.attention.heads"),
+        (["model.name=transformers:mamba"], "model.name"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_before_any_work(run, tmp_path, overrides, key):
+    refused = run(*overrides, "--run-dir", tmp_path / "run")
+    assert refused.status == 2, refused.out + refused.err
+    assert refused.err.startswith(f"error: {key}"), refused.err
+    assert refused.err.count("\n") == 1
+    assert not (tmp_path / "run" / "vanilla").exists()
+
+
+def test_a_plan_names_the_stages_and_does_nothing(run, tmp_path):
+    told = run("--plan", "--run-dir", tmp_path / "run")
+    assert told.status == 0, told.err
+    assert "6 stages" in told.out or "5 stages" in told.out
+    assert not (tmp_path / "run").exists()
