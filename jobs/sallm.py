@@ -40,7 +40,7 @@ def sallm(argv: Sequence[str] | None = None) -> int:
 
 def act(asked: Command) -> int:
     """Every stage in turn, and what they came to."""
-    spec, place = _checked(asked.spec), asked.store.uri
+    spec, place = _checked(asked.spec), str(asked.store)
     stages = list(variants.stages(spec, place))
     first = ensembles.plan(stages[0], place, shared=False, retry_failed=asked.retry_failed)
     check_attention(spec.model, spec.training.attention, first[0].plan.data)
@@ -93,7 +93,7 @@ def _tell(spec: Spec, asked: Command, seconds: float) -> None:
     """Measure, write the table and the page, and print them."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # the slots are gone, and this process measures
     print("\nmeasuring attention and faithfulness of every network", flush=True)
-    found = Sallm(spec, asked.store.uri, "cuda" if torch.cuda.is_available() else "cpu")
+    found = Sallm(spec, str(asked.store), "cuda" if torch.cuda.is_available() else "cpu")
     rows = tuple(table.rows(found))
     asked.store.write_parquet(TABLE, as_table(rows))
     asked.store.write(layout.REPORT, page.build(found, rows).encode())

@@ -20,9 +20,9 @@ from salcore.search import Outcome, Record, Schedule, Trial, method_of, record
 from salcore.search.heat_map import heat_map, title
 from salcore.search.page import build
 from salcore.search.record import METRICS
-from salcore.search.settings import spec_of
+from salcore.search.settings import Setting, at, spec_of
 from salcore.search.table import table
-from salcore.spec import GuidanceSpec, Spec, from_dict
+from salcore.spec import AttentionSpec, Between, GuidanceSpec, Spec, from_dict
 
 TABLE, CHOSEN, MAP = "search.parquet", "chosen.yaml", "report/heat_map.png"
 ARTIFACTS = (layout.SPEC, TABLE, CHOSEN, MAP, layout.REPORT)
@@ -77,6 +77,8 @@ def checked(asked: Command) -> Search:
     method_of(spec)
     if spec.parameters is not None:
         raise UserError("parameters", "null, as trials make no filter profiles", "a section")
+    if spec.training.objective == "attention":
+        _check_attention(spec)
     plan = prepare(replace(asked, spec=shared(spec)))
     fill_for(plan.data.kind, plan.spec.training.guidance.fill)
     _check_measure(plan.spec, plan.data)
@@ -85,12 +87,19 @@ def checked(asked: Command) -> Search:
 
 
 def shared(spec: Spec) -> Spec:
-    """The spec of what all guided trials share: k and lambda at their defaults, whatever they are in `spec`."""
-    neutral = GuidanceSpec()
-    values = {"mask_fraction": neutral.mask_fraction, "weight": neutral.weight}
-    guidance = spec.training.guidance.model_copy(update=values)
-    training = spec.training.model_copy(update={"objective": "guided", "guidance": guidance})
-    return spec.model_copy(update={"training": training})
+    """The spec of what all trials but one share: k and lambda at their defaults, whatever they are in `spec`."""
+    setting = Setting(mask_fraction=GuidanceSpec().mask_fraction, weight=GuidanceSpec().weight)
+    if spec.training.objective == "attention":
+        setting = Setting(mask_fraction=AttentionSpec().top, weight=AttentionSpec().weight)
+    return spec.model_copy(update={"training": at(spec, setting)})
+
+
+def _check_attention(spec: Spec) -> None:
+    k, binary = spec.search.mask_fraction, spec.training.attention.binary
+    if binary != "top":
+        raise UserError("training.attention.binary", "top, as k is the share of tokens that is marked", binary)
+    if (k.low if isinstance(k, Between) else min(k)) <= 0:
+        raise UserError("search.mask_fraction", "numbers above 0, as k is the share of tokens that is marked", 0.0)
 
 
 def made_of(spec: Spec) -> dict[str, Any]:

@@ -51,6 +51,8 @@ def recipe(spec: Spec, data_digest: str) -> str:
     model = spec.model.model_dump(mode="json")
     if spec.model.weights:
         model["weights"] = _file_digest(spec.model.weights, "model.weights")
+    if (folder := pretrained_folder(spec.model.name)) is not None:
+        model["name"] = [_file_digest(str(file), "model.name") for file in pretrained_files(folder)]
     unread = None if spec.training.objective == "attention" else {"attention"}
     training = spec.training.model_dump(mode="json", exclude=unread)
     training.get("attention", {}).pop("explanations", None)  # their content counts, not where they lie
@@ -99,6 +101,18 @@ def plan(spec: Spec, data_digest: str) -> tuple[Member, ...]:
             )
         )
     return tuple(members)
+
+
+def pretrained_folder(name: str) -> Path | None:
+    """The folder of `transformers:FOLDER`, whose content is what members start from, wherever it lies."""
+    kind, _, place = name.partition(":")
+    folder = Path(place).expanduser()
+    return folder if kind == "transformers" and (folder / "config.json").is_file() else None
+
+
+def pretrained_files(folder: Path) -> list[Path]:
+    """Its configuration and weights, in order of their names."""
+    return sorted([folder / "config.json", *folder.glob("*.safetensors")])
 
 
 def _taught_by(spec: Spec, index: int) -> str | None:

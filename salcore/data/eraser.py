@@ -27,7 +27,11 @@ class _Record(BaseModel):
 
 
 class _Evidence(_Record):
+    """Words [start_token, end_token) of a document, counted over all of it; -1 where that is not known."""
+
     docid: str
+    start_token: int = -1
+    end_token: int = -1
 
 
 class _Instance(_Record):
@@ -39,10 +43,14 @@ class _Instance(_Record):
     docids: list[str] | None = None
     evidences: list[list[_Evidence] | _Evidence] | None = None
 
-    def evidence_documents(self) -> list[str]:
-        """The documents that evidences, in groups or one by one, are taken from, sorted."""
+    def evidence(self) -> list[_Evidence]:
+        """All evidences, in groups or one by one."""
         groups = [group if isinstance(group, list) else [group] for group in self.evidences or []]
-        return sorted({evidence.docid for group in groups for evidence in group})
+        return [evidence for group in groups for evidence in group]
+
+    def evidence_documents(self) -> list[str]:
+        """The documents that evidences are taken from, sorted."""
+        return sorted({evidence.docid for evidence in self.evidence()})
 
     def documents(self) -> list[str]:
         """`docids`, else those of the evidences, else the one that the instance is named after (as in movies)."""
@@ -100,8 +108,13 @@ class _Reader:
     def texts(self, instances: Placed[_Instance]) -> Texts:
         """One split. Raises UserError naming the instance that does not fit."""
         pairs = [(self._query(instance), self._words(instance, place)) for place, instance in instances]
+        rationales = [
+            np.concatenate([np.zeros(len(query), bool), self._rationale(instance)])
+            for (_, instance), (query, _) in zip(instances, pairs, strict=True)
+        ]
         return Texts(
             texts=[np.concatenate(pair) for pair in pairs],
+            rationales=rationales,
             labels=np.array([self._label(instance, place) for place, instance in instances], np.int64),
             query=np.array([len(query) for query, _ in pairs], np.int64) if self.asks else None,
         )
@@ -125,6 +138,14 @@ class _Reader:
         if not len(words):
             raise UserError("data.name", f"words in the documents of {place}", f"none in {', '.join(names)}")
         return words
+
+    def _rationale(self, instance: _Instance) -> np.ndarray:
+        """Which words of the documents, one after the other, are part of an evidence: all groups together."""
+        marked = {name: np.zeros(len(self._document(name)), bool) for name in instance.documents()}
+        for evidence in instance.evidence():
+            if evidence.docid in marked and 0 <= evidence.start_token < evidence.end_token:
+                marked[evidence.docid][evidence.start_token : evidence.end_token] = True
+        return np.concatenate([marked[name] for name in instance.documents()])
 
     def _document(self, name: str) -> np.ndarray:
         if name not in self._numbered:

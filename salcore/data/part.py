@@ -29,11 +29,12 @@ class Part:
 
     Of sequences, the first `lengths` `(N,)` steps count and the rest is padding (None: all count), and a text's first
     `query` `(N,)` words are the question asked of it, which is always kept (None: there is none). Where it is known,
-    `informative` `(N, F, T)` tells which cells were made to tell the class, and `boxes` `(N, 4)` where the object of an
-    image is: left, top, right and bottom, in shares of the image. Of tokens, `word_of` `(N, T)`, int32, numbers the
-    word of its text that a token is a piece of, -1 for padding and for what stands for no word, such as [CLS], and
-    `explanation` `(N, T)`, float32, not negative, is how much of attention each is to have. Parts of one set share
-    these arrays. A label of -1 means that the truth is not known.
+    `informative` `(N, F, T)` tells which cells were made to tell the class, `rationale` `(N, T)` which words of a text
+    people marked as telling it, and `boxes` `(N, 4)` where the object of an image is: left, top, right and bottom, in
+    shares of the image. Of tokens, `word_of` `(N, T)`, int32, numbers the word of its text that a token is a piece of,
+    -1 for padding and for what stands for no word, such as [CLS], and `explanation` `(N, T)`, float32, not negative, is
+    how much of attention each is to have. Parts of one set share these arrays. A label of -1 means that the truth is
+    not known.
     """
 
     values: np.ndarray
@@ -44,6 +45,7 @@ class Part:
     informative: np.ndarray | None = None
     boxes: np.ndarray | None = None
     word_of: np.ndarray | None = None
+    rationale: np.ndarray | None = None
     explanation: np.ndarray | None = None
 
     def __len__(self) -> int:

@@ -28,6 +28,7 @@ class Labelled:
     informative: np.ndarray | None = None
     boxes: np.ndarray | None = None
     word_of: np.ndarray | None = None
+    rationale: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -40,11 +40,15 @@ class Lexicon:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Texts:
-    """One split: each text as numbers of a lexicon, class numbers, and how many words of each text are its query."""
+    """One split: each text as numbers of a lexicon, class numbers, and how many words of each text are its query.
+
+    `rationales` say which words of each text people marked as telling its class; None where nobody was asked.
+    """
 
     texts: list[np.ndarray]
     labels: np.ndarray
     query: np.ndarray | None = None
+    rationales: list[np.ndarray] | None = None
 
 
 def vectors_file(spec: "DataSpec") -> Path:
@@ -116,7 +120,8 @@ def _cut(split: Texts, length: int) -> Texts:
 
 def _padded(split: Texts, renumber: np.ndarray, length: int) -> Labelled:
     values, lengths = padded([renumber[text] for text in split.texts], length)
-    return Labelled(values=values, labels=split.labels, lengths=lengths, query=split.query)
+    rationale = None if split.rationales is None else padded(split.rationales, length)[0]
+    return Labelled(values=values, labels=split.labels, lengths=lengths, query=split.query, rationale=rationale)
 
 
 def _coverage(counts: np.ndarray, known: np.ndarray, path: Path) -> str:

@@ -187,7 +187,12 @@ def _labelled(split: Texts, texts: Sequence[_Tokens], pieces: _Pieces, length: i
     ids = [np.concatenate([pieces.start, text.ids[:room], pieces.end]) for text in texts]
     words = [np.concatenate([none[0], text.words[:room], none[1]]) for text in texts]
     values, lengths = padded(ids, length)
+    rationale = None
+    if split.rationales is not None:
+        pairs = zip(words, split.rationales, strict=True)
+        rationale = padded([(word >= 0) & marked[np.maximum(word, 0)] for word, marked in pairs], length)[0]
     return Labelled(
+        rationale=rationale,
         values=values,
         labels=split.labels,
         lengths=lengths,

@@ -13,6 +13,7 @@ is: a pixel with all its channels, a cell (feature, time step), a word. Attribut
 | `sufficiency` | probability lost with the rationale only | -1 to 1 | lower | DeYoung et al., 2020 |
 | `precision_recall_areas` | weighted AUP, AUR against the informative cells | 0 to 0.8 | higher | Ismail et al., 2020 |
 | `areas_above_random` | both, less those of a random ranking | -0.8 to 0.8 | higher | Ismail et al., 2021 |
+| `human_agreement` | token F1, AUPRC, spans against what people marked | 0 to 1 | higher | DeYoung et al., 2020 |
 | `gradient_spread` | share of the magnitude in the top pixels | 0 to 1 | higher | Ismail et al., 2021 |
 
 Of an ensemble, `ensemble` measures every member's own maps and their mean map, and `over_members` gives the interval
@@ -22,6 +23,7 @@ over members; `measure` does both from a run directory.
 from salcore.faithfulness.accuracy_drop import accuracy_drop
 from salcore.faithfulness.curves import Curve, area
 from salcore.faithfulness.ground_truth import AboveRandom, Areas, areas_above_random, precision_recall_areas
+from salcore.faithfulness.human import HumanAgreement, human_agreement
 from salcore.faithfulness.insertion import Probabilities, deletion, insertion
 from salcore.faithfulness.named import MEASURES, Measure, Subject
 from salcore.faithfulness.of_run import Measured, measure, measures
@@ -41,6 +43,7 @@ __all__ = [
     "EnsembleValues",
     "Erasure",
     "Explained",
+    "HumanAgreement",
     "Measure",
     "Measured",
     "Probabilities",
@@ -53,6 +56,7 @@ __all__ = [
     "deletion",
     "ensemble",
     "gradient_spread",
+    "human_agreement",
     "insertion",
     "measure",
     "measures",

@@ -17,6 +17,7 @@ from salcore.data import Data
 from salcore.data.batches import inputs_of
 from salcore.data.part import Part
 from salcore.faithfulness import comprehensiveness, sufficiency
+from salcore.faithfulness.human import HumanAgreement, by_word, human_agreement
 from salcore.member_files import load_member
 from salcore.runs import Run
 from salcore.sallm.agreement import Agreement, agreement, attention_of
@@ -60,6 +61,8 @@ class Measures:
 
     `right` is 1 where the prediction is, `area`, `mass`, `distance` and `chance` are as in `salcore.sallm.agreement`,
     with the explanations by the network's teacher; `comprehensiveness` and `sufficiency` are of the network's own maps.
+    Where people marked words, `attention_human` and `maps_human` say how far attention and maps agree with them, a
+    value for each member.
     """
 
     validation: np.ndarray
@@ -70,6 +73,8 @@ class Measures:
     chance: np.ndarray
     comprehensiveness: np.ndarray
     sufficiency: np.ndarray
+    attention_human: tuple[HumanAgreement, ...] = ()
+    maps_human: tuple[HumanAgreement, ...] = ()
 
 
 class Sallm:
@@ -143,7 +148,7 @@ class Sallm:
                 yield member.index, load_member(run.store, member, self.data).to(self._device)
 
     def _measured(self, name: str) -> Measures:
-        run, found = self.runs[name], []
+        run, found, looked, said = self.runs[name], [], [], []
         labels, logits = run.logits()
         method = run.methods[0]
         for place, (member, network) in enumerate(self._networks(name)):
@@ -151,6 +156,9 @@ class Sallm:
             agrees = self._agreement(attention, self.explanation(name, member))
             maps = torch.from_numpy(run.maps(method, range(len(labels)))[place])
             found.append((agrees, *self._faithful(network, maps)))
+            if self.rationale is not None:
+                looked.append(self._with_people(attention))
+                said.append(self._with_people(maps))
         return Measures(
             validation=np.array([run.record(member)["metrics"].get("eval_accuracy", np.nan) for member in run.members]),
             right=(logits.argmax(2) == labels).astype(np.float64),
@@ -160,7 +168,24 @@ class Sallm:
             chance=np.stack([each.chance.numpy() for each, *_ in found]),
             comprehensiveness=np.stack([each for _, each, _ in found]),
             sufficiency=np.stack([each for *_, each in found]),
+            attention_human=tuple(looked),
+            maps_human=tuple(said),
         )
+
+    @cached_property
+    def rationale(self) -> Tensor | None:
+        """Which words of the evaluated texts people marked, (N, W) bool; None where nobody was asked."""
+        marked = self.data.evaluation.rationale
+        if marked is None or not marked[self.texts.rows].any():
+            return None
+        return by_word(torch.from_numpy(marked[self.texts.rows]).float(), self.texts.word_of)[0] > 0
+
+    def _with_people(self, scores: Tensor) -> HumanAgreement:
+        """Agreement of scores of tokens (N, T) with people's rationales, word by word: as many words as they mark."""
+        assert self.rationale is not None
+        words, there = by_word(scores.float(), self.texts.word_of)
+        share = float((self.rationale.sum(1) / there.sum(1))[self.rationale.any(1)].mean())
+        return human_agreement(words.abs(), self.rationale, there, share=share)
 
     def _agreement(self, attention: Tensor, explanation: Tensor) -> Agreement:
         share, divergence = self.attention.top, self.attention.divergence

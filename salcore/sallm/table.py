@@ -34,6 +34,7 @@ def rows(found: Sallm) -> Iterator[Row]:
     for name, each in found.all():
         yield measured(f"{name}: comprehensiveness", over_seeds_and_texts(each.comprehensiveness), note="its own maps")
         yield measured(f"{name}: sufficiency", over_seeds_and_texts(each.sufficiency), note="lower is better")
+        yield from _with_people(name, each)
 
 
 def deviation(values: np.ndarray) -> float:
@@ -67,6 +68,20 @@ def _agreements(name: str, each: Measures) -> Iterator[Row]:
     chance = float(np.nanmean(each.chance))
     note = f"{chance:.3f} for as many tokens at random; share of attention {np.nanmean(each.mass):.3f}"
     yield measured(f"{name}: attention finds what its teacher marks", over_seeds_and_texts(each.area), note=note)
+
+
+def _with_people(name: str, each: Measures) -> Iterator[Row]:
+    """Agreement with the words that people marked; nothing where nobody was asked."""
+    for what, found in (("attention", each.attention_human), ("maps", each.maps_human)):
+        if not found:
+            continue
+        for label, values in (("token F1", "token_f1"), ("AUPRC", "auprc")):
+            estimate = over_seeds_and_texts(np.stack([getattr(member, values) for member in found]))
+            yield measured(f"{name}: {label} of {what} with people's rationales", estimate)
+        spans = np.array([member.iou_f1 for member in found])
+        alone = Estimate(value=float(spans.mean()), low=np.nan, high=np.nan)
+        note = f"+- {deviation(spans):.3f} over seeds"
+        yield measured(f"{name}: IOU F1 of {what} with people's rationales", alone, note=note)
 
 
 def _claims(found: Sallm) -> Iterator[Row]:

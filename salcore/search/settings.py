@@ -1,4 +1,8 @@
-"""The settings that a search tries: pairs of k and lambda of saliency guided training, and standard training (None)."""
+"""The settings that a search tries: pairs of k and lambda, and standard training (None).
+
+Of saliency guided training k is `training.guidance.mask_fraction` and lambda its `weight`; where the objective is
+attention they are `training.attention.top` and its `weight`.
+"""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +13,7 @@ import numpy as np
 
 from salcore import seeds
 from salcore.errors import UserError
-from salcore.spec import Between, SearchSpec, Spec
+from salcore.spec import Between, SearchSpec, Spec, TrainingSpec
 
 STANDARD = "standard"
 DIGITS = 4
@@ -19,7 +23,7 @@ REDRAWS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """k and lambda of saliency guided training."""
+    """k and lambda: the share that is masked and its weight, or the share that attention is taught and its weight."""
 
     mask_fraction: float
     weight: float
@@ -80,18 +84,20 @@ def between(values: tuple[float, ...] | Between) -> Between:
 
 def spec_of(spec: Spec, setting: Setting | None) -> Spec:
     """The spec of one trial, which any command takes: the ensemble of a setting, and no search."""
-    training = {"objective": "standard"} if setting is None else {"objective": "guided"}
-    guidance = spec.training.guidance
-    if setting is not None:
-        values = {"mask_fraction": setting.mask_fraction, "weight": setting.weight}
-        guidance = guidance.model_copy(update=values)
+    training = spec.training.model_copy(update={"objective": "standard"}) if setting is None else at(spec, setting)
     return spec.model_copy(
-        update={
-            "name": f"{spec.name}-{name_of(setting)}",
-            "training": spec.training.model_copy(update={**training, "guidance": guidance}),
-            "search": SearchSpec(),
-        }
+        update={"name": f"{spec.name}-{name_of(setting)}", "training": training, "search": SearchSpec()}
     )
+
+
+def at(spec: Spec, setting: Setting) -> TrainingSpec:
+    """The training of a spec at one setting: saliency guided, or of attention where that is the spec's objective."""
+    training, k = spec.training, setting.mask_fraction
+    if training.objective == "attention":
+        attention = training.attention.model_copy(update={"top": k, "weight": setting.weight})
+        return training.model_copy(update={"attention": attention})
+    guidance = training.guidance.model_copy(update={"mask_fraction": k, "weight": setting.weight})
+    return training.model_copy(update={"objective": "guided", "guidance": guidance})
 
 
 def _draws(search: SearchSpec) -> Iterator[Setting]:

@@ -45,7 +45,7 @@ class Trial:
     @classmethod
     def of(cls, setting: Setting | None, spec: Spec, data: Data, home: Store) -> "Trial":
         """The trial of a setting in the search `spec`, every default of which is written out, in folder `home`."""
-        own, name = spec_of(spec, setting), name_of(setting)
+        own, name, attention = spec_of(spec, setting), name_of(setting), spec.training.objective == "attention"
         samples = Range(part=0, start=0, stop=len(data.evaluation))
         fingerprint = members.fingerprint(
             VERSION,
@@ -54,6 +54,7 @@ class Trial:
             own.attribution.model_dump(mode="json", by_alias=True),
             range_digest(data, samples),
             [spec.search.faithfulness, method_of(spec), spec.search.samples],
+            *([each.taught_by for each in members.plan(own, data.digest)] if setting and attention else []),
         )
         return cls(name=name, setting=setting, spec=own, store=home.child(f"{FOLDER}/{name}"), fingerprint=fingerprint)
 

@@ -18,6 +18,7 @@ from salcore.data.splits import divide
 from salcore.data.tokens import load_tokenizer, train_wordpiece
 from salcore.errors import UserError
 from salcore.layout import Range
+from salcore.spec import DataSpec
 from salcore.work import range_digest
 
 TRAIN = ["good films , really good", "a bad film", "the filmmaking is n't unreadable", "is it Good ?"]
@@ -648,3 +649,30 @@ def test_movies_as_they_are(test_data, spec):
     assert data.shape == (512, 8000)
     assert data.train.query is None
     assert (data.train.values[np.arange(1800), data.train.lengths - 1] == SEP).all()
+
+
+def test_words_that_people_marked_are_found_again_in_pieces(tmp_path):
+    """Two documents, one word in pieces, a query before them, and a cut."""
+    folder = tmp_path / "asked"
+    (folder / "docs").mkdir(parents=True)
+    (folder / "docs" / "one").write_text("alpha beta\ngamma delta\n")
+    (folder / "docs" / "two").write_text("epsilon zeta\n")
+    lines = []
+    for number, query in enumerate(("who", "what", "why", "when")):
+        spans = [{"docid": "one", "start_token": 1, "end_token": 3}, {"docid": "two", "start_token": 1, "end_token": 2}]
+        values = {"annotation_id": f"a{number}", "classification": "yn"[number % 2], "query": query,
+                  "docids": ["one", "two"], "evidences": [spans[:1], spans[1:]]}  # fmt: skip
+        lines.append(json.dumps(values))
+    for name in ("train", "val", "test"):
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    asked = {"name": f"eraser:{folder}", "tokenizer": "wordpiece", "vocabulary": 100, "eval_samples": 4}
+    found = load(DataSpec(**asked)).evaluation
+    text = ["who", "[SEP]", "alpha", "beta", "gamma", "delta", "epsilon", "zeta"]
+    for row in found.index:
+        words = {text[word] for word in found.word_of[row][found.rationale[row]] if word >= 0}
+        assert words == {"beta", "gamma", "zeta"}
+        assert not found.rationale[row][found.word_of[row] < 0].any()
+        assert found.rationale[row].sum() >= 3
+    cut = load(DataSpec(**asked, length=30))
+    part = cut.evaluation
+    assert part.rationale.shape == part.values.shape

@@ -85,3 +85,15 @@ def test_the_section_changes_no_fingerprint():
 def test_standard_training_has_a_name_that_no_setting_has():
     assert name_of(None) == "standard"
     assert name_of(Setting(mask_fraction=1.0, weight=1e20)) == "k1-lambda1e20"
+
+
+def test_where_attention_is_taught_k_is_the_share_that_is_marked():
+    spec = parse("training: {objective: attention, attention: {explanations: /x, layers: all}}")
+    own = spec_of(spec, Setting(mask_fraction=0.3, weight=2.0)).training
+    assert (own.objective, own.attention.top, own.attention.weight) == ("attention", 0.3, 2.0)
+    assert (own.attention.layers, own.attention.explanations) == ("all", "/x")
+    assert own.guidance == spec.training.guidance
+    assert spec_of(spec, None).training.objective == "standard"
+    guided = spec_of(parse(""), Setting(mask_fraction=0.3, weight=2.0)).training
+    assert (guided.objective, guided.guidance.mask_fraction) == ("guided", 0.3)
+    assert guided.attention == spec_of(parse(""), None).training.attention
