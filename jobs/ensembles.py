@@ -187,7 +187,7 @@ def _train_together(asked: Sequence[Asked]) -> None:
             attempts=spec.cluster.attempts,
             scratch=wanted[0].plan.store.path(stages.SCRATCH),
         )
-        epochs = sum(len(lacking[each.name]) * max(each.plan.spec.training.epochs, 1) for each in wanted)
+        epochs = sum(len(lacking[each.name]) * stages.records_of(each.plan.spec) for each in wanted)
         stages.follow(statuses, progress, of=[each.name for each in wanted], epochs=epochs)
         wanted[0].plan.store.delete_folder(stages.SCRATCH)
     progress.end()

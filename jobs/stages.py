@@ -25,6 +25,7 @@ from salcore.members import fingerprint
 from salcore.report import build, gather
 from salcore.report.left_out import NAMED, listed
 from salcore.runs import Run
+from salcore.spec import Spec
 from salcore.storage import Store
 from salcore.summary import read_stats, summarise
 
@@ -87,9 +88,14 @@ def train_members(session: Session, *, retry_failed: bool = False) -> None:
             attempts=plan.spec.cluster.attempts,
             scratch=plan.store.path(SCRATCH),
         )
-        epochs = len(pending) * max(plan.spec.training.epochs, 1)
+        epochs = len(pending) * records_of(plan.spec)
         follow(statuses, session.progress, of=["member"], done=len(plan.members) - len(pending), epochs=epochs)
         plan.store.delete_folder(SCRATCH)
+
+
+def records_of(spec: Spec) -> int:
+    """Records that a member's training makes: one for each epoch, or one where there is nothing to train."""
+    return 1 if spec.ensemble.weights else max(spec.training.epochs, 1)
 
 
 def follow(statuses: Iterator[Status], progress: Progress, *, of: Sequence[str], epochs: int, done: int = 0) -> None:
