@@ -11,7 +11,7 @@ from salcore.blame.galleries import said
 from salcore.blame.results import Blame, column
 from salcore.blame.splits import boxes_of
 from salcore.figures.colour import image_file, map_png, signed_scale
-from salcore.figures.signs import number, percent
+from salcore.figures.signs import chance, number, percent
 from salcore.parameter_space.masking import most_salient_outside, random_outside
 from salcore.report import html
 from salcore.report.sections import interval
@@ -32,10 +32,10 @@ def cases(blame: Blame) -> str:
             kind,
             number(test.incorrect.value, 3),
             interval(test.incorrect),
-            number(test.incorrect_p, 3),
+            chance(test.incorrect_p),
             number(test.true.value, 3),
             interval(test.true),
-            number(test.true_p, 3),
+            chance(test.true_p),
             percent(test.corrected.value),
             percent(test.salience.value),
         )

@@ -10,7 +10,7 @@ from salcore.blame.galleries import galleries
 from salcore.blame.numbers import MEASURES, MODE_NAMES, TUNED
 from salcore.blame.results import Blame
 from salcore.figures.canvas import BLUE, MUTED, RED, svg
-from salcore.figures.signs import number, percent
+from salcore.figures.signs import chance, number, percent
 from salcore.report import html
 from salcore.report.findings import Finding
 from salcore.report.sections import answers, interval
@@ -134,14 +134,14 @@ def _finetuning(blame: Blame) -> Finding:
 def _masking(blame: Blame) -> Finding:
     tests = numbers.masking_tests(blame)
     told = "; ".join(
-        f"{name}: correct class {_signed(test.true.value)} ({_chance(test.true_p)}), "
-        f"incorrect class {_signed(test.incorrect.value)} ({_chance(test.incorrect_p)})"
+        f"{name}: correct class {_signed(test.true.value)} (p {chance(test.true_p)}), "
+        f"incorrect class {_signed(test.incorrect.value)} (p {chance(test.incorrect_p)})"
         for name, test in tests.items()
     )
     more = numbers.masking_contrast(blame)
     told += (
-        f"; salient less random: correct {_signed(more.true.value)} ({_chance(more.true_p)}), incorrect "
-        f"{_signed(more.incorrect.value)} ({_chance(more.incorrect_p)})"
+        f"; salient less random: correct {_signed(more.true.value)} (p {chance(more.true_p)}), incorrect "
+        f"{_signed(more.incorrect.value)} (p {chance(more.incorrect_p)})"
     )
     where = "outside the object's box" if blame.has_boxes else "anywhere, as no boxes are given"
     return Finding(
@@ -149,11 +149,6 @@ def _masking(blame: Blame) -> Finding:
         answer=f"Masking {percent(blame.parameters.masked)} of the pixels {where}. {told}.",
         caution=not more.incorrect.high < 0,
     )
-
-
-def _chance(p: float) -> str:
-    """A p value in words."""
-    return "p < 0.001" if p < 0.001 else f"p = {number(p, 3)}"
 
 
 def _stable(blame: Blame) -> Finding:

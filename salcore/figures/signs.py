@@ -38,3 +38,12 @@ def counted(count: float, most: int = 10_000) -> str:
     ('1,234', 'more than 10,000', 'more than 10,000')
     """
     return f"{count:,.0f}" if count <= most else f"more than {most:,}"
+
+
+def chance(p: float) -> str:
+    """A p value with its sign, as it stands behind the letter.
+
+    >>> chance(0.0321), chance(1e-9)
+    ('= 0.032', '< 0.001')
+    """
+    return "< 0.001" if p < 0.001 else f"= {number(p, 3)}"
