@@ -15,11 +15,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from jobs.sallm import TABLE
+from salcore.sallm.page import ABOUT
 from salcore.studies import STUDIES
 from tests.claims import claim_guided, claim_nulls, ensembles, studies, table
 
 CLAIMS = {"guided": claim_guided, "nulls": claim_nulls}
-NAMES = (*CLAIMS, *STUDIES)
+SALLM = "sallm"
+NAMES = (*CLAIMS, *STUDIES, SALLM)
 
 
 def main() -> int:
@@ -35,7 +38,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = (arguments.folder or Path(scratch)).absolute()
         for name in arguments.names or NAMES:
-            if name in STUDIES:
+            if name == SALLM:
+                sections.append(_sallm(folder))
+            elif name in STUDIES:
                 sections.append(_study(name, folder))
             else:
                 sections.append(_section(name, folder / name, arguments.processes))
@@ -59,6 +64,15 @@ def _study(name: str, folder: Path) -> table.Section:
     rows, minutes = tuple(studies.rows(name, folder)), (time.perf_counter() - started) / 60
     title = f"{study.TITLE} ({study.SOURCE})"
     return table.Section(name=name, title=title, setting=study.ABOUT, rows=rows, minutes=minutes)
+
+
+def _sallm(folder: Path) -> table.Section:
+    started = time.perf_counter()
+    studies.sallm(folder)
+    rows = tuple(studies.rows(SALLM, folder, TABLE))
+    minutes = (time.perf_counter() - started) / 60
+    title = "Language models taught by explanations (Lake, 2021)"
+    return table.Section(name=SALLM, title=title, setting=ABOUT, rows=rows, minutes=minutes)
 
 
 if __name__ == "__main__":

@@ -43,9 +43,15 @@ def run(name: str, folder: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True)
 
 
-def rows(name: str, folder: Path) -> Iterator[Row]:
+def sallm(folder: Path) -> None:
+    """All variants of SalLM on SST-5 with a small transformer, as `jobs/specs/sst5_tiny.yaml` says."""
+    command = [sys.executable, "-m", "jobs.sallm", "sst5_tiny", f"data.name=sst:{mirror('sst5')}"]
+    subprocess.run([*command, "--run-dir", str(folder / "sallm")], cwd=ROOT, check=True)
+
+
+def rows(name: str, folder: Path, table: str = "study.parquet") -> Iterator[Row]:
     """What the study found, in the columns of the page."""
-    for row in parquet.read_table(folder / name / "study.parquet").to_pylist():
+    for row in parquet.read_table(folder / name / table).to_pylist():
         yield Row(
             claim=row["what"],
             paper="" if row["paper"] is None else f"{row['paper']:.3f}",

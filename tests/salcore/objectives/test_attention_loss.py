@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
-from salcore.objectives.attention import attention_loss, attention_rows
+from salcore.objectives.attention import attention_loss, attention_rows, taught
+from salcore.spec import AttentionSpec
 
 DIVERGENCES = ["kl", "mse", "cosine"]
 
@@ -124,3 +126,27 @@ def test_layers_and_heads_are_chosen_by_number_layer_by_layer():
 def test_what_does_not_fit_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class Stub(nn.Module):
+    """A language model that says what it is told to."""
+
+    def __init__(self, logits, attention):
+        super().__init__()
+        self.told = logits, (attention,)
+
+    def attended(self, inputs, valid=None):
+        return self.told
+
+
+@pytest.mark.parametrize("labels", [[0, 2, 1], [0, -1, 1], [-1, -1, -1]])
+def test_the_task_is_the_mean_over_labelled_texts_and_attention_over_all(labels):
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    attention, explanation = softmax_rows(3, 2, 4, 4), softmax_rows(3, 4, seed=1)
+    given = torch.zeros(3, 4, dtype=torch.long), torch.tensor(labels), explanation, every(3, 4)
+    found = taught(Stub(logits, attention), *given, valid=None, attention=AttentionSpec(weight=0.7))
+    known = [row for row in range(3) if labels[row] >= 0]
+    task = -sum(logits[row].log_softmax(0)[labels[row]] for row in known) / max(1, len(known))
+    distance = attention_loss(attention[:, :, 0].mean(1, keepdim=True), explanation, every(3, 4))
+    torch.testing.assert_close(found, torch.as_tensor(task, dtype=torch.float64) + 0.7 * distance)
