@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from salcore import layout
+from salcore.data.root import data_root
 from salcore.errors import UserError
 from salcore.settings import settings_of, taken
 from salcore.spec import Spec, describe, from_dict, parse
@@ -138,12 +139,16 @@ def absolute(spec: Spec) -> Spec:
     data, model, ensemble = spec.data, spec.model, spec.ensemble
     kind, colon, path = data.name.partition(":")
     if kind in WITH_PATHS and colon:
-        data = data.model_copy(update={"name": f"{kind}:{_absolute(path)}"})
+        data = data.model_copy(update={"name": f"{kind}:{_found(path, spec)}"})
     data = data.model_copy(update={key: _absolute(getattr(data, key)) for key in ("root", "mirror", "vectors")})
-    data = data.model_copy(update={"tokenizer": _absolute_if_folder(data.tokenizer)})
-    kind, colon, path = model.name.partition(":")
-    if kind == "transformers":
-        model = model.model_copy(update={"name": f"{kind}:{_absolute_if_folder(path)}"})
+    if model.name.startswith("transformers:"):
+        from salcore.models import encoders  # here, as it takes seconds
+
+        if encoders.origin(model.name) == "folder":
+            place = _absolute(model.name.removeprefix(encoders.PREFIX))
+            model = model.model_copy(update={"name": f"{encoders.PREFIX}{place}"})
+        if data.tokenizer is not None and Path(data.tokenizer).expanduser().is_dir():
+            data = data.model_copy(update={"tokenizer": _absolute(data.tokenizer)})
     model = model.model_copy(update={"weights": _absolute(model.weights)})
     for key in ("weights", "start"):
         if files := getattr(ensemble, key):
@@ -178,9 +183,11 @@ def _absolute(path: str | None) -> str | None:
     return path if path is None or "://" in path else str(Path(path).expanduser().absolute())
 
 
-def _absolute_if_folder(name: str | None) -> str | None:
-    """A name that may be a folder's or one on a hub."""
-    return _absolute(name) if name is not None and Path(name).expanduser().is_dir() else name
+def _found(path: str, spec: Spec) -> str | None:
+    """The path from here, or where nothing is there, below the folder of data, where there is something."""
+    below = data_root(spec.data) / path
+    here = "://" in path or Path(path).expanduser().exists()
+    return str(below.absolute()) if not here and below.exists() else _absolute(path)
 
 
 def _keys() -> str:

@@ -10,8 +10,10 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import Any
 
 import ray
+from pydantic import BaseModel
 
 import salcore
 from cluster import start, train
@@ -62,11 +64,16 @@ def told(asked: Sequence[Asked]) -> str:
     )
 
 
+def finished(each: Asked) -> bool:
+    """Whether nothing is left to do for an ensemble."""
+    return session.finished(each.plan, session.ALL, retry_failed=each.command.retry_failed)
+
+
 def run(asked: Sequence[Asked]) -> int:
     """Train, explain, reduce and report every ensemble; returns the worst exit status. Raises UserError, Broken."""
     left, statuses, joined = [], [], ray.is_initialized()
     for each in asked:
-        if session.finished(each.plan, session.ALL, retry_failed=each.command.retry_failed):
+        if finished(each):
             print(f"{each.name} is finished: {each.plan.store}", flush=True)
             statuses.append(session.status(each.plan))
         else:
@@ -87,11 +94,21 @@ def run(asked: Sequence[Asked]) -> int:
 def place_of(spec: Spec, folder: str) -> str:
     """Run directory of an ensemble: what it is trained on and how, and nothing that a run may change as it grows."""
     whole = complete(spec)
-    data = whole.data.model_dump(mode="json", exclude={"eval_samples", "root", "mirror"})
-    kept = whole.ensemble.model_dump(mode="json", exclude={"members", "until"})
-    parts = data, whole.model.model_dump(mode="json"), kept, whole.training.model_dump(mode="json")
+    data = _told(whole.data, {"eval_samples", "root", "mirror"})
+    kept, training = _told(whole.ensemble, {"members", "until"}), _told(whole.training, set())
+    parts = data, whole.model.model_dump(mode="json"), kept, training
     words = re.sub(r"[^A-Za-z0-9]+", "_", f"{spec.data.name.rsplit('/', 1)[-1]}_{spec.model.name}")
     return f"{folder}/{words.strip('_')}-{fingerprint(*parts)[:8]}"
+
+
+LATER = {"cut", "tokenizer", "vocabulary", "labelled", "eval_split", "start", "attention"}
+"""Keys that came later: at their defaults they leave the name of a directory as it was without them."""
+
+
+def _told(section: BaseModel, exclude: set[str]) -> dict[str, Any]:
+    values = section.model_dump(mode="json", exclude=exclude)
+    defaults = type(section)().model_dump(mode="json")
+    return {key: value for key, value in values.items() if key not in LATER or value != defaults[key]}
 
 
 def grown(spec: Spec, before: Spec, planned: int) -> Spec:

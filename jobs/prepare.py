@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
 import yaml
 
 from jobs.command import Command
@@ -12,6 +13,7 @@ from salcore.attribution import check_settings, takes_statistics
 from salcore.blame import network, splits
 from salcore.complete import complete
 from salcore.data import Data, load
+from salcore.data.part import text_digests
 from salcore.errors import UserError
 from salcore.member_files import failed, read_record, trained
 from salcore.members import Member
@@ -149,6 +151,9 @@ def begin(plan: Plan) -> None:
     plan.store.write(layout.SPEC, resolved(plan).encode())
     if plan.data.tokenizer is not None:
         plan.store.write(layout.TOKENIZER, plan.data.tokenizer.encode())
+        digests = text_digests(plan.data.evaluation, plan.data.evaluation.index)
+        table = pa.table({"sample": pa.array(plan.data.evaluation.index), "digest": pa.array(digests)})
+        plan.store.write_parquet(layout.TEXTS, table)
 
 
 def _check_weights(spec: Spec, data: Data) -> None:
@@ -176,6 +181,8 @@ def _check_directory(store: Store, spec: Spec, fingerprint: str) -> None:
         return
     text = store.read(layout.SPEC).decode()
     values = yaml.safe_load(text) or {}
+    if "sallm" in (values.get("fingerprints") or {}):
+        raise UserError("--run-dir", f"a new folder, or one of the runs in {store}, which python -m jobs.sallm made")
     if values.get("fingerprints", {}).get("member") in {fingerprint, None}:
         return
     old = from_dict({key: value for key, value in values.items() if key != "fingerprints"})

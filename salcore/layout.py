@@ -6,6 +6,8 @@ from dataclasses import dataclass
 SPEC = "spec.yaml"
 TOKENIZER = "tokenizer.json"
 """The tokenizer of texts for a language model, as the `tokenizers` library reads it."""
+TEXTS = "texts.parquet"
+"""Numbers and digests of the texts that a run for a language model evaluates."""
 LOCK = "run.lock"
 MLFLOW = "mlflow.json"
 SUMMARY = "stats/summary.parquet"

@@ -181,6 +181,8 @@ def _finish(
             "weights_sha256": hashlib.sha256(content).hexdigest(),
             "weights_bytes": len(content),
             "weights_from": member.weights,
+            "start_from": member.start,
+            "taught_by": member.taught_by,
             "host": platform.node(),
             "torch": torch.__version__,
         },

@@ -105,9 +105,11 @@ def plan(spec: Spec, data_digest: str) -> tuple[Member, ...]:
 
 def pretrained_folder(name: str) -> Path | None:
     """The folder of `transformers:FOLDER`, whose content is what members start from, wherever it lies."""
-    kind, _, place = name.partition(":")
-    folder = Path(place).expanduser()
-    return folder if kind == "transformers" and (folder / "config.json").is_file() else None
+    if not name.startswith("transformers:"):
+        return None
+    from salcore.models import encoders  # here, as it takes seconds
+
+    return Path(name.removeprefix(encoders.PREFIX)).expanduser() if encoders.origin(name) == "folder" else None
 
 
 def pretrained_files(folder: Path) -> list[Path]:

@@ -243,6 +243,9 @@ def check_attention(model: ModelSpec, attention: AttentionSpec, data: Data) -> N
         raise UserError("data.tokenizer", "a tokenizer, as attention is taught to language models alone", None)
     with seeds.forked(0), torch.no_grad():
         network = build(model, input_shape=data.shape, classes=len(data.classes), start=False)
+        if not hasattr(network, "attended"):
+            expected = "transformers:NAME, a language model whose attention can be read"
+            raise UserError("model.name", expected, model.name)
         inputs, valid = inputs_of(data.train, data.train.index[:2], data)
         counted = torch.ones(inputs.shape, dtype=torch.bool) if valid is None else valid
         _, attentions = network.attended(inputs, valid=valid)  # type: ignore[operator]

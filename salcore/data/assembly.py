@@ -42,11 +42,12 @@ def assemble(source: Source, spec: "DataSpec") -> Data:
         test = _sized(source.test, source.kind, spec)
         held_out = np.arange(len(test.labels))
     _refuse_different(train, test)
-    if spec.eval_split == "all":
-        evaluation = _everything(train, None if source.test is None else test, source, spec)
+    training, validation = _training(train, rows, source.validation, spec)
+    if spec.eval_split == "all":  # labels that are not known to training are not known here either
+        seen = replace(train, labels=training.labels)
+        evaluation = _everything(seen, None if source.test is None else test, source, spec)
     else:
         evaluation = _evaluation(test, held_out, spec)
-    training, validation = _training(train, rows, source.validation, spec)
     mean, std = _measured(training, source)
     known = digest(training, validation, mean, std, classes)
     return Data(

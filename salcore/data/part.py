@@ -139,6 +139,18 @@ def _restore(content: dict[str, Any]) -> Part:
     return Part(**content | {"values": values.open() if isinstance(values, _Mapped) else values})
 
 
+def text_digests(part: Part, rows: np.ndarray) -> list[str]:
+    """SHA-256 of the tokens of each of some rows, and of the words that they are of: equal for equal texts alone."""
+    if part.lengths is None or part.word_of is None:
+        raise ValueError("`part`: expected texts in tokens, got others")
+    found = []
+    for row in rows.tolist():
+        own = slice(0, int(part.lengths[row]))
+        content = (part.values[row, own].astype("<i4"), part.word_of[row, own].astype("<i4"))
+        found.append(hashlib.sha256(b"".join(each.tobytes() for each in content)).hexdigest())
+    return found
+
+
 def digest(train: Part, validation: Part, mean: np.ndarray, std: np.ndarray, classes: tuple[str, ...]) -> str:
     """SHA-256 over all that a member sees in training: both parts, the normalisation and the classes' names."""
     seen = {

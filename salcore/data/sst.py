@@ -29,7 +29,9 @@ def read(spec: "DataSpec", argument: str) -> Source:
     made = texts_as(spec)
     folder = Path(argument).expanduser()
     if not (folder / "train.txt").is_file():
-        raise UserError("data.name", "sst:PATH of a folder with train.txt", argument)
+        raise UserError(
+            "data.name", "sst:PATH of a folder with train.txt, from here or below data.root or SALCORE_DATA", argument
+        )
     splits = {name: _sentences(folder / f"{name}.txt") for name in ("train", "dev", "test")}
     train, test = splits["train"] + splits["dev"], splits["test"]
     classes, lexicon = tuple(sorted({label for label, _, _ in train})), Lexicon()

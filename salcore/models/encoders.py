@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,14 @@ def types() -> Mapping[str, str]:
     from transformers.models.auto import modeling_auto
 
     return modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+
+def origin(name: str) -> Literal["scratch", "folder", "hub"]:
+    """Where `transformers:NAME` comes from: a type's name goes before a folder's, which can be written as ./bert."""
+    place = name.removeprefix(PREFIX)
+    if place in types():
+        return "scratch"
+    return "folder" if Path(place).expanduser().is_dir() else "hub"
 
 
 def configuration(kind: str, sizes: Mapping[str, int], *, dropout: float, **others: int) -> Any:

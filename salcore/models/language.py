@@ -24,7 +24,7 @@ def builder(name: str) -> Callable[..., nn.Module]:
     place = name.removeprefix(PREFIX)
     if not place:
         raise UserError("model.name", "transformers:NAME, a type such as bert, a model on the hub or a folder", name)
-    return partial(from_scratch if place in encoders.types() else pretrained, place)
+    return partial(from_scratch if encoders.origin(name) == "scratch" else pretrained, place)
 
 
 def from_scratch(

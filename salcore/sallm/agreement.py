@@ -1,15 +1,15 @@
 """How far a network's attention agrees with explanations: of each text, over the tokens that count."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from salcore.evaluated import evaluated
-from salcore.faithfulness.ranking import at_least, ranks
-from salcore.objectives.attention import attention_loss, attention_rows
+from salcore.objectives.attention import attention_rows
 from salcore.seeds import generator
 from salcore.spec import AttentionSpec
+
+AT_ONCE = 1 << 20
+"""Pairs of tokens that are compared at a time."""
 
 
 @torch.no_grad()
@@ -52,7 +52,8 @@ def area(attention: Tensor, marked: Tensor, counted: Tensor) -> Tensor:
     tensor([1.], dtype=torch.float64)
     """
     yes, no = (marked & counted).double(), (~marked & counted).double()
-    wins = torch.cat([_wins(*rows) for rows in zip(*(each.split(256) for each in (attention, yes, no)), strict=True)])
+    rows = max(1, AT_ONCE // attention.shape[1] ** 2)
+    wins = torch.cat([_wins(*part) for part in zip(*(each.split(rows) for each in (attention, yes, no)), strict=True)])
     return wins / (yes.sum(1) * no.sum(1)).where((yes.sum(1) > 0) & (no.sum(1) > 0), torch.nan)
 
 
@@ -69,49 +70,11 @@ def mass(attention: Tensor, marked: Tensor, counted: Tensor) -> Tensor:
     return (attention.double() * there).sum(1).where(there.any(1), torch.nan)
 
 
-def distance(attention: Tensor, explanation: Tensor, counted: Tensor, divergence: str) -> Tensor:
-    """The attention loss of each text, (N,) float64."""
-    given = attention.double()[:, None], explanation.double(), counted
-    return torch.stack(
-        [
-            attention_loss(*(each[row : row + 1] for each in given), divergence=divergence)  # type: ignore[arg-type]
-            for row in range(len(attention))
-        ]
-    )
-
-
 def moved(marked: Tensor, counted: Tensor, *, seed: int) -> Tensor:
     """As many marks in each text, on tokens drawn at random: what agreement by chance is measured with, (N, T) bool."""
     draws = torch.rand(marked.shape, generator=generator(seed), dtype=torch.float64).masked_fill(~counted, torch.inf)
     places = draws.argsort(1).argsort(1)
     return counted & (places < (marked & counted).sum(1, keepdim=True))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Agreement:
-    """Of one network on some texts, each (N,) float64: `area`, `mass`, `distance`, and `chance`, the area by chance."""
-
-    area: Tensor
-    mass: Tensor
-    distance: Tensor
-    chance: Tensor
-
-
-def agreement(
-    attention: Tensor, explanation: Tensor, counted: Tensor, *, share: float, divergence: str, seed: int = 0
-) -> Agreement:
-    """How attention (N, T) agrees with an explanation (N, T), not negative: the greatest `share` of it is marked."""
-    marked = _marked(explanation, counted, share)
-    return Agreement(
-        area=area(attention, marked, counted),
-        mass=mass(attention, marked, counted),
-        distance=distance(attention, explanation, counted, divergence),
-        chance=area(attention, moved(marked, counted, seed=seed), counted),
-    )
-
-
-def _marked(explanation: Tensor, counted: Tensor, share: float) -> Tensor:
-    return (ranks(explanation, counted) < at_least(share, counted.sum(1))[:, None]) & (explanation > 0) & counted
 
 
 def _shares(rows: Tensor, counted: Tensor) -> Tensor:

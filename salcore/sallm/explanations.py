@@ -16,6 +16,7 @@ from torch import Tensor
 
 from salcore import layout, shards
 from salcore.data import Data
+from salcore.data.part import text_digests
 from salcore.errors import UserError
 from salcore.faithfulness.ranking import at_least, ranks
 from salcore.seeds import derive, generator
@@ -111,15 +112,21 @@ class Explanations:
             digest.update(hashlib.sha256(self.store.read(name)).digest())
         return digest.hexdigest()
 
-    def maps(self, member: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Numbers of the samples (N,), their lengths in tokens (N,) and maps (N, T) that a member learns from."""
+    def texts(self) -> dict[int, str]:
+        """The digests of the explained texts by their numbers (`salcore.data.part.text_digests`)."""
+        if not self.store.exists(layout.TEXTS):
+            raise UserError(KEY, f"a run over texts for a language model (with a {layout.TEXTS})", str(self.store))
+        table = self.store.read_parquet(layout.TEXTS)
+        return dict(zip(table["sample"].to_pylist(), table["digest"].to_pylist(), strict=True))
+
+    def maps(self, member: int) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the samples (N,) and maps (N, T) that a member learns from."""
         if self.attention.teachers == "mean":
             table = pa.concat_tables(ipc.open_file(self.store.open(name)).read_all() for name in self._files(member))
-            sample, length = (table[name].to_numpy() for name in ("sample", "length"))
-            return sample, length, table["mean"].combine_chunks().to_numpy_ndarray()
+            return table["sample"].to_numpy(), table["mean"].combine_chunks().to_numpy_ndarray()
         parts = [shards.read(self.store, name) for name in self._files(member)]
-        sample, length = (np.concatenate([part.column(name) for part in parts]) for name in ("sample", "length"))
-        return sample, length, np.concatenate([part.maps() for part in parts])
+        sample = np.concatenate([part.column("sample") for part in parts])
+        return sample, np.concatenate([part.maps() for part in parts])
 
     def _files(self, member: int) -> list[str]:
         """The shards of a member's maps, or the statistics of the mean over members. Raises UserError without any."""
@@ -162,16 +169,21 @@ def explained(member: "Member", data: Data) -> Data:
 
 def _rows(explanations: Explanations, data: Data, member: int) -> tuple[np.ndarray, np.ndarray]:
     """The training rows and their maps (n, T). Raises UserError where some are not explained, or are other texts."""
-    sample, length, maps = explanations.maps(member)
+    sample, maps = explanations.maps(member)
     train, store = data.train, explanations.store
     place = {number: row for row, number in enumerate(sample.tolist())}
-    lacking = [row for row in train.index.tolist() if row not in place]
-    if lacking:
+    rows = train.index.tolist()
+    if lacking := sum(row not in place for row in rows):
         expected = f"maps of all {len(train)} training texts in {store} (data.eval_split: all)"
-        raise UserError(KEY, expected, f"none of {len(lacking)} of them")
-    found = np.array([place[row] for row in train.index.tolist()])
-    lengths = train.lengths[train.index] if train.lengths is not None else np.full(len(found), train.values.shape[1])
-    if maps.shape[1:] != train.values.shape[1:] or not np.array_equal(length[found], lengths):
-        expected = f"maps of the training texts, of up to {train.values.shape[1]} tokens, in {store}"
-        raise UserError(KEY, expected, f"maps of other texts, of up to {maps.shape[-1]} tokens")
-    return train.index, maps[found]
+        raise UserError(KEY, expected, f"none of {lacking} of them")
+    if maps.shape[1:] != train.values.shape[1:]:
+        expected = f"maps of texts of up to {train.values.shape[1]} tokens in {store}, as data.length says"
+        raise UserError(KEY, expected, f"of up to {maps.shape[-1]}")
+    explained = explanations.texts()
+    others = sum(
+        explained.get(row) != digest for row, digest in zip(rows, text_digests(train, train.index), strict=True)
+    )
+    if others:
+        expected = f"maps of the training texts in {store}"
+        raise UserError(KEY, expected, f"those of other texts under {others} of their {len(rows)} numbers")
+    return train.index, maps[np.array([place[row] for row in rows])]

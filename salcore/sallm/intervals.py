@@ -8,28 +8,35 @@ DRAWS = 2000
 
 
 def over_seeds_and_texts(values: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> Estimate:
-    """The mean of values (M, N) of M seeds on the same N texts, with the 95 % interval of a two-way bootstrap.
+    """The mean of values (M, N) of M seeds on the same N texts, and its 95 % interval; NaN values are left out.
 
-    Each draw takes M seeds and N texts with replacement, the same texts for every seed. NaN is left out. For a
-    difference give the differences, text by text and seed by seed: the bootstrap is then paired. Three seeds alone make
-    a coarse interval, and never one that is too narrow by the texts that they share.
+    A bootstrap draws N texts with replacement, the same for every seed. What seeds add is drawn beside it: the means of
+    M seeds deviate by s, so that their mean lies s / sqrt(M) t off, with t of M - 1 degrees of freedom. To draw seeds
+    with replacement would be far too sure of itself: of three, it holds the truth in 74 % of cases. For a difference
+    give the differences, text by text and seed by seed: the interval is then paired.
 
-    Source: Bootstrapping data arrays of arbitrary order (Owen and Eckles, 2012), the product of two bootstraps.
+    The ends are NaN for one seed. Raises ValueError for values of another shape.
+
+    Source: Bootstrapping data arrays of arbitrary order (Owen and Eckles, 2012), for the product of two sources.
     """
     values = np.asarray(values, np.float64)
     if values.ndim != 2:
         raise ValueError(f"`values`: expected (M, N), got {values.shape}")
     known = np.isfinite(values)
-    filled = np.where(known, values, 0.0)
     if not known.any():
         return Estimate(value=np.nan, low=np.nan, high=np.nan)
+    value, (members, texts) = float(values[known].mean()), values.shape
+    if members < 2:
+        return Estimate(value=value, low=np.nan, high=np.nan)
     random = np.random.default_rng(seed)
-    members, texts = values.shape
-    seeds = random.multinomial(members, np.full(members, 1 / members), size=draws).astype(np.float64)
-    sums = np.empty(draws)
-    for draw, chosen in enumerate(seeds):
+    sums, counts = np.where(known, values, 0.0).sum(0), known.sum(0)
+    drawn = np.empty(draws)
+    for draw in range(draws):
         weights = np.bincount(random.integers(0, texts, texts), minlength=texts)
-        count = chosen @ (known @ weights)
-        sums[draw] = (chosen @ (filled @ weights)) / count if count else np.nan
-    low, high = np.nanpercentile(sums, [2.5, 97.5])
-    return Estimate(value=float(values[known].mean()), low=float(low), high=float(high))
+        count = weights @ counts
+        drawn[draw] = weights @ sums / count if count else np.nan
+    with np.errstate(invalid="ignore", divide="ignore"):
+        by_seed = np.where(known, values, 0.0).sum(1) / known.sum(1)
+    spread = np.nanstd(by_seed, ddof=1) / members**0.5
+    low, high = np.nanpercentile(drawn + spread * random.standard_t(members - 1, draws), [2.5, 97.5])
+    return Estimate(value=value, low=float(low), high=float(high))

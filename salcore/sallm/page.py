@@ -16,7 +16,7 @@ from salcore.report.sections import answers
 from salcore.report.text_view import STYLE, shade_rule, word
 from salcore.sallm.intervals import over_seeds_and_texts
 from salcore.sallm.results import Sallm, tokens
-from salcore.sallm.table import POSTER, deviation
+from salcore.sallm.table import deviation, poster
 from salcore.sallm.variants import FIRST, VANILLA
 from salcore.studies.page import HEAD
 from salcore.studies.row import Row, interval, verdict
@@ -24,10 +24,11 @@ from salcore.studies.row import Row, interval, verdict
 SENTENCES = 8
 """Sentences that are shown."""
 ABOUT = (
-    "Intervals are a bootstrap over texts nested in seeds; differences are paired by text and seed. Attention is what "
-    "the taught layers and heads give to each token, in the mean; a token is marked where the teacher's map is among "
-    "the greatest of its text. That attention finds it is the chance that a marked token has more attention than "
-    "another: 0.5 by chance, whatever share is marked. No student has seen an explanation of these texts."
+    "Intervals are a bootstrap over texts, with what seeds add drawn beside it; differences are paired by text and "
+    "seed. Attention is what the taught layers and heads give to each token, in the mean; what a teacher marks of a text "
+    "is what it teaches: the tokens that its map is greatest on. That attention finds them is the chance that a marked "
+    "token has more attention than another: 0.5 by chance, whatever share is marked. No student has seen an "
+    "explanation of these texts. A student and what it is compared with are held against the same explanations."
 )
 
 
@@ -74,9 +75,10 @@ VARIANTS = ("variant", "validation, %", "test, %", "95 % interval", "poster: val
 
 
 def _variants(found: Sallm) -> Iterator[tuple[str, ...]]:
+    known = poster(found)
     for name, each in found.all():
         validation, test = 100 * each.validation, 100 * each.right.mean(1)
-        paper = POSTER.get(name)
+        paper = known.get(name)
         ends = over_seeds_and_texts(100 * each.right)
         yield (
             name,
@@ -92,9 +94,10 @@ def _figures(found: Sallm) -> Iterator[str]:
     names = [name for name, _ in found.all()]
     accuracy = {"test": [over_seeds_and_texts(100 * each.right) for _, each in found.all()]}
     yield html.chart(svg(grouped(names, accuracy, label="test accuracy, %"), "sallm-accuracy"), "Test accuracy")
+    each = [found.agreement(name, name) for name in names]
     agreement = {
-        "explanation": [over_seeds_and_texts(each.area) for _, each in found.all()],
-        "as many tokens at random": [over_seeds_and_texts(each.chance) for _, each in found.all()],
+        "explanation": [over_seeds_and_texts(one.area) for one in each],
+        "as many tokens at random": [over_seeds_and_texts(one.chance) for one in each],
     }
     label = "chance that a marked token has more attention"
     yield html.chart(svg(grouped(names, agreement, label=label), "sallm-agreement"), "Attention and explanations")

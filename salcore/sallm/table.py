@@ -17,20 +17,31 @@ POSTER = {
     "iterative_2": (51.53, 0.41, 53.45, 1.05),
 }
 """Validation and test accuracy in per cent, each mean and deviation over three seeds: BERT-Base on SST-5."""
+CLASSES_OF_SST5 = 5
 
-SST5 = "the poster's are BERT-Base on SST-5"
+
+def poster(found: Sallm) -> dict[str, tuple[float, float, float, float]]:
+    """The poster's numbers where the texts are those of SST-5, or look like them; nothing beside others."""
+    same = found.spec.data.name.startswith("sst:") and len(found.data.classes) == CLASSES_OF_SST5
+    return POSTER if same else {}
 
 
 def rows(found: Sallm) -> Iterator[Row]:
-    """Accuracies, agreement and faithfulness of every network, then the differences that are claimed or asked for."""
+    """Accuracies, agreement and faithfulness of every network, and the differences that are claimed or asked for."""
+    paper = poster(found)
     for name, each in found.all():
-        yield from _accuracies(name, each)
+        yield from _accuracies(name, each, paper.get(name))
     for name in found.pairs:
         if (other := found.baseline(name)) is not None:
             yield _gain(found, name, other)
-    for name, each in found.all():
-        yield from _agreements(name, each)
-    yield from _claims(found)
+    if {"mean_teacher", FIRST} <= {*found.pairs}:
+        yield _gain(found, "mean_teacher", FIRST)
+    yield from _teachers(found)
+    for name in found.pairs:
+        yield from _agreements(found, name)
+    for name in found.pairs:
+        if found.baseline(name) is not None and name != "shuffled":
+            yield from _claims(found, name)
     for name, each in found.all():
         yield measured(f"{name}: comprehensiveness", over_seeds_and_texts(each.comprehensiveness), note="its own maps")
         yield measured(f"{name}: sufficiency", over_seeds_and_texts(each.sufficiency), note="lower is better")
@@ -42,32 +53,57 @@ def deviation(values: np.ndarray) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
-def _accuracies(name: str, each: Measures) -> Iterator[Row]:
-    paper = POSTER.get(name, (None, None, None, None))
-    by_seed = 100 * each.right.mean(1)
-    told = "" if paper[0] is None else f"; poster +- {paper[1]:.2f}"
-    validation, spread = 100 * each.validation, deviation(100 * each.validation)
-    alone = Estimate(value=float(validation.mean()), low=np.nan, high=np.nan)
-    yield measured(f"{name}: validation accuracy, %", alone, paper=paper[0], note=f"+- {spread:.2f} over seeds{told}")
-    told = "" if paper[2] is None else f"; poster +- {paper[3]:.2f}"
-    test = over_seeds_and_texts(100 * each.right)
-    note = f"+- {deviation(by_seed):.2f} over seeds{told}"
-    yield measured(f"{name}: test accuracy, %", test, paper=paper[2], note=note)
+def _accuracies(name: str, each: Measures, paper: tuple[float, float, float, float] | None) -> Iterator[Row]:
+    validation, test = 100 * each.validation, 100 * each.right.mean(1)
+    known = paper or (None, 0.0, None, 0.0)
+    yield measured(
+        f"{name}: validation accuracy, %", _alone(validation), paper=known[0], note=_over_seeds(validation, known[1])
+    )
+    estimate = over_seeds_and_texts(100 * each.right)
+    yield measured(f"{name}: test accuracy, %", estimate, paper=known[2], note=_over_seeds(test, known[3]))
+
+
+def _over_seeds(values: np.ndarray, paper: float) -> str:
+    spread = deviation(values)
+    told = [] if np.isnan(spread) else [f"+- {spread:.2f} over seeds"]
+    return "; ".join(told + ([f"poster +- {paper:.2f}, BERT-Base"] if paper else []))
 
 
 def _gain(found: Sallm, name: str, other: str) -> Row:
-    own, base = found.measures(name), found.measures(other)
-    gain = over_seeds_and_texts(100 * (own.right - base.right))
-    paper = None
-    if name in POSTER and other in POSTER:
-        paper = round(POSTER[name][2] - POSTER[other][2], 2)
-    return claimed(f"{name}: test accuracy above {other}, points", gain, paper=paper, note="paired by text and seed")
+    gain = over_seeds_and_texts(100 * (found.measures(name).right - found.measures(other).right))
+    known = poster(found)
+    paper = round(known[name][2] - known[other][2], 2) if {name, other} <= {*known} else None
+    more = {"fine_tuned": "; it is trained twice as long", "semi_supervised": "; its epochs are longer"}.get(name, "")
+    note = f"paired by text and seed{more}"
+    return claimed(f"{name}: test accuracy above {other}, points", gain, paper=paper, note=note)
 
 
-def _agreements(name: str, each: Measures) -> Iterator[Row]:
-    chance = float(np.nanmean(each.chance))
-    note = f"{chance:.3f} for as many tokens at random; share of attention {np.nanmean(each.mass):.3f}"
+def _teachers(found: Sallm) -> Iterator[Row]:
+    """How much of the teachers' maps is noise of their training runs."""
+    run = found.runs[found.pairs[VANILLA]]
+    (row, *_) = run.summary.to_pylist()
+    value = Estimate(value=row["snr"], low=row["snr_low"], high=row["snr_high"])
+    note = f"{len(run.members)} teachers; debiased {row['snr_debiased']:.3f}; interval over teachers"
+    yield measured(f"teachers: SNR of their maps by {row['method']}", value, note=note)
+
+
+def _agreements(found: Sallm, name: str) -> Iterator[Row]:
+    each = found.agreement(name, name)
+    note = f"share of attention on it {np.nanmean(each.mass):.3f}"
     yield measured(f"{name}: attention finds what its teacher marks", over_seeds_and_texts(each.area), note=note)
+    beyond = over_seeds_and_texts(each.area - each.chance)
+    note = "less that of as many tokens at random"
+    yield measured(f"{name}: attention finds it beyond chance", beyond, note=note)
+
+
+def _claims(found: Sallm, name: str) -> Iterator[Row]:
+    """A student attends to what explanations mark that it never saw: more than without, and more than shuffled ones."""
+    own = found.agreement(name, name).area
+    others = [found.baseline(name), *(["shuffled"] if "shuffled" in found.pairs and name != "semi_supervised" else [])]
+    for other in filter(None, others):
+        gain = over_seeds_and_texts(own - found.agreement(other, name).area)
+        what = f"{name}: attention finds it more often than that of {other}"
+        yield claimed(what, gain, note="explanations that neither saw; paired by text and seed")
 
 
 def _with_people(name: str, each: Measures) -> Iterator[Row]:
@@ -79,25 +115,10 @@ def _with_people(name: str, each: Measures) -> Iterator[Row]:
             estimate = over_seeds_and_texts(np.stack([getattr(member, values) for member in found]))
             yield measured(f"{name}: {label} of {what} with people's rationales", estimate)
         spans = np.array([member.iou_f1 for member in found])
-        alone = Estimate(value=float(spans.mean()), low=np.nan, high=np.nan)
-        note = f"+- {deviation(spans):.3f} over seeds"
-        yield measured(f"{name}: IOU F1 of {what} with people's rationales", alone, note=note)
+        told = _over_seeds(spans, 0.0)
+        yield measured(f"{name}: IOU F1 of {what} with people's rationales", _alone(spans), note=told)
 
 
-def _claims(found: Sallm) -> Iterator[Row]:
-    """Students attend to what explanations mark that they never saw: more than without, and more than shuffled ones."""
-    taught = [name for name in found.pairs if found.baseline(name) is not None and name != "shuffled"]
-    for name in taught:
-        for other in (found.baseline(name), "shuffled"):
-            if other is None or other not in found.pairs or found.pairs[other] != found.pairs[VANILLA]:
-                continue
-            if other == "shuffled" and found.pairs[name] != found.pairs["shuffled"]:
-                continue
-            yield _agrees_more(found, name, other)
-    if "semi_supervised" in found.pairs:
-        yield _agrees_more(found, "semi_supervised", found.baseline("semi_supervised") or VANILLA)
-
-
-def _agrees_more(found: Sallm, name: str, other: str) -> Row:
-    gain = over_seeds_and_texts(found.measures(name).area - found.measures(other).area)
-    return claimed(f"{name}: attention finds it more often than that of {other}", gain, note="unseen explanations")
+def _alone(values: np.ndarray) -> Estimate:
+    """A mean without an interval."""
+    return Estimate(value=float(values.mean()), low=np.nan, high=np.nan)

@@ -31,9 +31,24 @@ def parse(text: str, overrides: Sequence[str] = ()) -> Spec:
 def from_dict(values: dict[str, Any]) -> Spec:
     """The spec of plain values. Raises UserError that names the first wrong key, with the nearest known one."""
     try:
-        return Spec.model_validate(values)
+        return _with_tokenizer(Spec.model_validate(values))
     except ValidationError as error:
         raise explained(error) from None
+
+
+def _with_tokenizer(spec: Spec) -> Spec:
+    """The spec with a language model's own tokenizer; one from scratch has a wordpiece of the training texts."""
+    name, data = spec.model.name, spec.data
+    if not name.startswith("transformers:") or data.vectors is not None:
+        return spec
+    from salcore.models import encoders  # here, as it takes seconds to know which names are types
+
+    scratch = encoders.origin(name) == "scratch"
+    if data.tokenizer == "wordpiece" and not scratch:
+        expected = f"null, for the tokenizer that {name} was trained with"
+        raise UserError("data.tokenizer", expected, data.tokenizer)
+    tokenizer = data.tokenizer or ("wordpiece" if scratch else name.removeprefix(encoders.PREFIX))
+    return spec.model_copy(update={"data": data.model_copy(update={"tokenizer": tokenizer})})
 
 
 def _set(values: dict[str, Any], override: str) -> None:

@@ -1,6 +1,5 @@
 """The sections of a spec, each a frozen and validated value with its defaults."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -337,16 +336,6 @@ class Spec(Part):
     search: SearchSpec = told("search over k and lambda", default=SearchSpec())
     parameters: ParametersSpec | None = told("parameter-space saliency; null: none", default=None)
     sallm: SallmSpec | None = told("students of saliency explanations; null: none", default=None)
-
-    @model_validator(mode="after")
-    def _tokenizer_of_the_model(self) -> Self:
-        """A language model brings its tokenizer; one from scratch has one trained on the training texts."""
-        kind, _, name = self.model.name.partition(":")
-        if kind != "transformers" or self.data.tokenizer is not None or self.data.vectors is not None:
-            return self
-        scratch = name.isalnum() and not Path(name).is_dir()
-        tokenizer = "wordpiece" if scratch else name
-        return self.model_copy(update={"data": self.data.model_copy(update={"tokenizer": tokenizer})})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values with every default written out, as `spec.yaml` holds them, but for sections not asked for."""

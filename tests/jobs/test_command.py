@@ -224,3 +224,15 @@ def test_a_process_leaves_with_the_status_and_without_waiting_for_threads(line, 
     )
     assert (finished.returncode, finished.stdout) == (status, "said\n")
     assert ("ValueError: bug" in finished.stderr) is ("raise" in line)
+
+
+def test_data_are_found_here_or_below_the_folder_of_data(tmp_path, monkeypatch):
+    (tmp_path / "data" / "sst5").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("SALCORE_DATA", str(tmp_path / "data"))
+    asked = parse("data: 'sst:sst5'")
+    assert absolute(asked).data.name == f"sst:{tmp_path / 'data' / 'sst5'}"
+    (tmp_path / "here" / "sst5").mkdir()
+    assert absolute(asked).data.name == f"sst:{tmp_path / 'here' / 'sst5'}"
+    assert absolute(parse("data: 'sst:nowhere'")).data.name == f"sst:{tmp_path / 'here' / 'nowhere'}"

@@ -6,6 +6,7 @@ import pytest
 from pyarrow import parquet
 
 import salcore
+from jobs.ensemble import ensemble
 from jobs.sallm import sallm
 from jobs.tracking import client
 from tests.salcore.sallm.conftest import SPEC, write_corpus
@@ -39,7 +40,7 @@ def test_every_variant_is_a_run_with_a_table_and_a_page_above_them(finished):
         assert len(salcore.open(folder / name).members) == 2
         assert (folder / name / "tokenizer.json").is_file()
     rows = {row["what"]: row for row in parquet.read_table(folder / "sallm.parquet").to_pylist()}
-    assert rows["vanilla: test accuracy, %"]["paper"] == 53.83
+    assert rows["vanilla: test accuracy, %"]["paper"] is None, "these are not the poster's texts"
     assert "sallm: attention finds it more often than that of shuffled" in rows
     page = (folder / "report" / "index.html").read_text()
     assert "The variants" in page
@@ -65,13 +66,20 @@ def test_the_same_command_does_nothing_again(finished, run):
     again = run(*FEW, "--run-dir", folder)
     assert again.status == 0, again.err
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("weights.safetensors")} == before
-    assert "is finished" in again.out
+    assert "nothing to do" in again.out
 
 
 @pytest.mark.parametrize(
     ("overrides", "key"),
     [
         (["training.objective=guided"], "training.objective"),
+        (["training.epochs=0"], "training.epochs"),
+        (["ensemble.weights=[a, b]"], "ensemble.weights"),
+        (["data.labelled=0.5"], "data.labelled"),
+        (["data.eval_split=all"], "data.eval_split"),
+        (["training.attention.method=lime"], "training.attention.method"),
+        (["attribution.methods=[{name: input_x_gradient, samples: 10}]"], "attribution.methods"),
+        (["data.tokenizer=wordpiece", "model=transformers:nobody/nothing"], "data.tokenizer"),
         (["model=bilstm", "data.tokenizer=null"], "model.name"),
         (["ensemble.until=0.1", "ensemble.members=9"], "ensemble.until"),
         (["training.attention.explanations=/x"], "training.attention.explanations"),
@@ -95,3 +103,32 @@ def test_a_plan_names_the_stages_and_does_nothing(run, tmp_path):
     assert told.status == 0, told.err
     assert "6 stages" in told.out or "5 stages" in told.out
     assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_of_another_run_is_left_alone(run, finished, job, tmp_path):
+    folder, _ = finished
+    before = (folder / "vanilla" / "spec.yaml").read_bytes()
+    refused = run(*FEW, "--run-dir", folder / "vanilla")
+    assert refused.status == 2
+    assert refused.err.startswith("error: --run-dir: expected a new folder, or that of SalLM")
+    assert (folder / "vanilla" / "spec.yaml").read_bytes() == before
+    refused = job(ensemble, str(folder))
+    assert refused.status == 2
+    assert "jobs.sallm made" in refused.err
+
+
+def test_other_networks_under_the_same_place_are_refused_before_any_work(run, finished):
+    folder, _ = finished
+    before = (folder / "spec.yaml").read_bytes()
+    refused = run(*FEW, "training.attention.weight=2.0", "--run-dir", folder)
+    assert refused.status == 2
+    assert "differ in training.attention" in refused.err
+    assert (folder / "spec.yaml").read_bytes() == before
+
+
+def test_mlflow_has_the_results_in_a_run_of_their_own(finished, place):
+    folder, _ = finished
+    server = client(f"sqlite:///{place / 'runs' / 'mlflow.db'}")
+    run = server.get_run(json.loads((folder / "mlflow.json").read_text())["parent_run_id"])
+    assert "vanilla/test accuracy, percent".replace(",", "") in run.data.metrics
+    assert run.info.status == "FINISHED"

@@ -6,6 +6,7 @@ import pytest
 from pyarrow import parquet
 
 import salcore
+from jobs.command import find_spec
 from jobs.ensembles import grown, place_of
 from jobs.study import study
 from salcore.complete import complete
@@ -184,3 +185,11 @@ def test_a_method_of_other_settings_is_as_it_is_asked_for():
     )
     found = grown(second, complete(first), planned=4).attribution.methods[0]
     assert (found.settings["num_samples"], found.samples) == (4, 10)
+
+
+def test_directories_of_earlier_versions_keep_their_names():
+    """A fixed name: keys that came later leave it as it is at their defaults."""
+    spec, _ = find_spec("fashion_small_cnn")
+    assert place_of(spec, "runs").endswith("-4064e61c")
+    other = parse("", ["data=fashion_mnist", "data.labelled=0.5"])
+    assert place_of(other, "runs") != place_of(parse("", ["data=fashion_mnist"]), "runs")
