@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from jobs import command
-from jobs.command import SPECS, find_spec, guarded, read
+from jobs.command import SPECS, absolute, find_spec, guarded, read
 from salcore import layout
 from salcore.attribution import METHODS
 from salcore.data import ARGUMENTS
