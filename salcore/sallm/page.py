@@ -26,8 +26,8 @@ SENTENCES = 8
 ABOUT = (
     "Intervals are a bootstrap over texts, with what seeds add drawn beside it; differences are paired by text and "
     "seed. Attention is what the taught layers and heads give to each token, in the mean; what a teacher marks of a "
-    "text is what it teaches: the tokens that its map is greatest on. That attention finds them is the chance that a marked "
-    "token has more attention than another: 0.5 by chance, whatever share is marked. No student has seen an "
+    "text is what it teaches: the tokens that its map is greatest on. That attention finds them is the chance that a "
+    "marked token has more attention than another: 0.5 by chance, whatever share is marked. No student has seen an "
     "explanation of these texts. A student and what it is compared with are held against the same explanations."
 )
 
