@@ -8,6 +8,7 @@ import salcore
 from jobs import command
 from salcore import layout, until
 from salcore.member_files import CHECKPOINT
+from salcore.sallm import variants
 
 
 def status(argv: Sequence[str] | None = None) -> int:
@@ -25,6 +26,8 @@ def act(arguments: list[str]) -> int:
 
 def describe(run: "salcore.runs.Run") -> str:
     """Members trained, training and failed; shards per method; statistics; report; who drives the run."""
+    if "sallm" in run.fingerprints:
+        return "\n".join(_students(run))
     spec, store = run.spec, run.store
     checkpoints = [int(name.split("/")[1]) for name in store.files("members") if name.endswith(f"/{CHECKPOINT}")]
     lines = [f"run      {store}", f"driver   {_driver(run)}"]
@@ -49,6 +52,23 @@ def describe(run: "salcore.runs.Run") -> str:
         lines += _filters(run)
     lines.append(f"report   {store.path(layout.REPORT) if store.exists(layout.REPORT) else 'not written'}")
     return "\n".join(lines)
+
+
+def _students(run: "salcore.runs.Run") -> Iterator[str]:
+    """A line for each of the runs that SalLM consists of, and where the table is."""
+    store = run.store
+    yield f"run      {store}"
+    yield f"driver   {_driver(run)}"
+    for number, stage in enumerate(variants.stages(run.spec, str(store)), 1):
+        for name in stage:
+            own = store.child(name)
+            if not own.exists(layout.SPEC):
+                yield f"stage {number}  {name}: not begun"
+                continue
+            each = salcore.open(own.uri)
+            done = "reported" if own.exists(layout.REPORT) else "not finished"
+            yield f"stage {number}  {name}: {len(each.members)}/{each.planned} members trained, {done}"
+    yield f"report   {store.path(layout.REPORT) if store.exists(layout.REPORT) else 'not written'}"
 
 
 def _filters(run: "salcore.runs.Run") -> Iterator[str]:

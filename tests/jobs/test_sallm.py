@@ -8,6 +8,7 @@ from pyarrow import parquet
 import salcore
 from jobs.ensemble import ensemble
 from jobs.sallm import sallm
+from jobs.status import status
 from jobs.tracking import client
 from tests.salcore.sallm.conftest import SPEC, write_corpus
 
@@ -132,3 +133,11 @@ def test_mlflow_has_the_results_in_a_run_of_their_own(finished, place):
     run = server.get_run(json.loads((folder / "mlflow.json").read_text())["parent_run_id"])
     assert "vanilla/test accuracy, percent".replace(",", "") in run.data.metrics
     assert run.info.status == "FINISHED"
+
+
+def test_status_tells_of_every_run(finished, job):
+    folder, _ = finished
+    told = job(status, folder).out
+    assert "stage 1  vanilla: 2/2 members trained, reported" in told
+    assert "stage 3  shuffled: 2/2 members trained, reported" in told
+    assert str(folder / "report" / "index.html") in told
