@@ -11,21 +11,18 @@ from salcore.spec.reading import from_dict, parse, value_of
 from salcore.spec.sallm import SallmSpec
 from salcore.spec.search import Between, SearchSpec
 from salcore.spec.sections import (
-    AttentionSpec,
     AttributionSpec,
-    AugmentSpec,
     ClusterSpec,
     DataSpec,
     EnsembleSpec,
-    GuidanceSpec,
     MethodSpec,
     ModelSpec,
     Purpose,
     Spec,
     TrackingSpec,
-    TrainingSpec,
     UntilSpec,
 )
+from salcore.spec.training import AttentionSpec, AugmentSpec, GuidanceSpec, TrainingSpec
 
 __all__ = [
     "AttentionSpec",

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import salcore
-from jobs.command import Command
+from jobs.command import SPECS, Command
 from jobs.prepare import prepare
 from salcore.data import load
 from salcore.errors import UserError
@@ -289,3 +289,11 @@ def test_the_spec_of_a_student_says_what_it_is_taught(corpus, tmp_path):
     assert students["semi_supervised"].data.labelled == 0.5
     assert students["vanilla"].training.objective == "standard"
     assert all(each.tracking.experiment == "tiny" for each in students.values())
+
+
+def test_the_two_specs_of_sst5_differ_in_the_network_and_its_learning_rate_alone():
+    tiny, large = (yaml.safe_load((SPECS / f"sst5_{name}.yaml").read_text()) for name in ("tiny", "bert_base"))
+    assert {**tiny.pop("model"), **large.pop("model")}.keys() == {"name", "layers", "width", "heads"}
+    assert tiny["data"].pop("vocabulary") == 6000, "BERT brings its own"
+    assert tiny["training"].pop("learning_rate") > large["training"].pop("learning_rate")
+    assert tiny == large
