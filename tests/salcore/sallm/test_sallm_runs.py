@@ -1,6 +1,11 @@
 """SalLM's runs on a corpus in which one word decides: what students learn, what they start from, what is refused."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +29,7 @@ from salcore.spec import parse
 from salcore.storage import Store
 from salcore.studies.row import table as as_table
 from salcore.training import fit
+from tests.conftest import ROOT
 from tests.salcore.sallm.conftest import Chain, spec_of, write_corpus
 
 
@@ -297,3 +303,41 @@ def test_the_two_specs_of_sst5_differ_in_the_network_and_its_learning_rate_alone
     assert tiny["data"].pop("vocabulary") == 6000, "BERT brings its own"
     assert tiny["training"].pop("learning_rate") > large["training"].pop("learning_rate")
     assert tiny == large
+
+
+KILLED = """
+import sys
+import torch
+from pathlib import Path
+from salcore.member_files import train_member
+from salcore.spec import parse
+from salcore.storage import Store
+from tests.conftest import ROOT
+from tests.salcore.sallm.conftest import Chain
+
+torch.set_num_threads(1)
+text, place, folder = sys.argv[1:]
+chain = Chain(parse(text), Path(place))
+prepared = chain.prepared("sallm")
+train_member(prepared.members[0], prepared.data, Store(folder))
+"""
+
+
+def test_a_student_that_is_killed_ends_with_the_same_bytes(taught, tmp_path):
+    text = yaml.safe_dump(taught.spec.to_dict())
+    command = [sys.executable, "-c", KILLED, text, str(taught.place), str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=environment)
+    checkpoint = tmp_path / "members" / "0000" / "checkpoint.pt"
+    try:
+        until = time.monotonic() + 120
+        while not checkpoint.exists() and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert checkpoint.exists(), "it was killed before its first epoch, or after its last"
+    prepared = taught.prepared("sallm")
+    assert train_member(prepared.members[0], prepared.data, Store(str(tmp_path))).reason is None
+    name = "members/0000/weights.safetensors"
+    assert (tmp_path / name).read_bytes() == (taught.place / "sallm" / name).read_bytes()
