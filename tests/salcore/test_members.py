@@ -96,7 +96,27 @@ def test_every_key_of_the_sections_that_make_members_was_tried():
             yield from leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
 
     known = {key for part in ("model", "ensemble", "training") for key in leaves(spec[part], f"{part}.")}
-    assert known - tried == {"model.weights", "ensemble.weights"}  # tried below
+    attention = {f"training.attention.{key.partition('=')[0]}" for key in ATTENTION} | {EXPLANATIONS}
+    assert known - tried == {"model.weights", "ensemble.weights", "ensemble.start"} | attention  # tried below
+
+
+ATTENTION = [
+    *("method=lime", "teachers=mean", "weight=0.5", "sign=positive", "binary=threshold", "top=0.3", "threshold=0.4"),
+    *("words=true", "shuffled=true", "divergence=mse", "layers=all", "heads=each", "query=mean"),
+]
+EXPLANATIONS = "training.attention.explanations"
+
+
+@pytest.mark.parametrize("key", ATTENTION)
+def test_what_attention_is_taught_makes_members_where_it_is_taught_and_nowhere_else(key):
+    taught = ("training.objective=attention", "training.epochs=0")
+    assert not {*marks(*taught)[1]} & {*marks(*taught, f"training.attention.{key}")[1]}
+    assert marks(f"training.attention.{key}") == marks()
+
+
+def test_where_explanations_lie_is_nothing_to_a_member():
+    taught = ("training.objective=attention", "training.epochs=0")
+    assert marks(*taught, f"{EXPLANATIONS}=/x") == marks(*taught)
 
 
 @pytest.fixture
@@ -138,3 +158,15 @@ def test_a_missing_weight_file_is_named(override, key):
     with pytest.raises(UserError) as refused:
         plan(parse("", [override]), "data")
     assert refused.value.key == key
+
+
+def test_the_content_of_files_that_members_go_on_from_counts(files):
+    def of(paths):
+        return marks(f"ensemble.start=[{', '.join(map(str, paths))}]")
+
+    first, same = of(files(b"one", b"two", b"three")), of(files(b"one", b"two", b"three"))
+    changed = of(files(b"one", b"TWO", b"three"))
+    assert first == same
+    assert [a == b for a, b in zip(first[1], changed[1], strict=True)] == [True, False, True]
+    assert first[0] != marks()[0]
+    assert not {*first[1]} & {*marks()[1]}

@@ -72,7 +72,7 @@ def test_words_become_their_vectors_and_padding_the_first_one():
 def test_batches_of_texts_are_cut_to_their_longest_and_series_are_not():
     assert [x.shape[1] for x, *_ in epoch_batches(text().train, text(), batch_size=2, order=None)] == [5, 5, 4]
     assert {x.shape[2] for x, *_ in epoch_batches(series().train, series(), batch_size=2, order=None)} == {5}
-    for inputs, _, valid in epoch_batches(text().train, text(), batch_size=2, order=None):
+    for inputs, _, valid, _ in epoch_batches(text().train, text(), batch_size=2, order=None):
         assert valid.shape == inputs.shape[:2]
         assert valid.any(0).all()
 

@@ -215,13 +215,13 @@ def test_a_guided_step_costs_what_it_says(mode, passes):
         model = network("resnet18", (3, 32, 32))
         inputs, labels = torch.zeros(8, 3, 32, 32, dtype=torch.float64), torch.zeros(8, dtype=torch.int64)
 
-    def work(objective):
+    def work(objective, **options):
         with FlopCounterMode(display=False) as counter:
-            options = {"guidance": GuidanceSpec(mode=mode), "generator": generator(0)}
             objective(model, inputs, labels, **options).backward()
         return counter.get_total_flops()
 
-    assert work(guided) / work(standard) == pytest.approx(passes / 3, rel=0.02)
+    guidance = {"guidance": GuidanceSpec(mode=mode), "generator": generator(0)}
+    assert work(guided, **guidance) / work(standard) == pytest.approx(passes / 3, rel=0.02)
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
