@@ -91,7 +91,7 @@ def test_the_same_command_does_nothing_again(finished, run):
         (["sallm.rounds=1"], "sallm.rounds"),
         (["training.attention.layers=[2]"], "training.attention.layers"),
         (["training.attention.heads=[0, 9]"], "training.attention.heads"),
-        (["model.name=transformers:mamba"], "model.name"),
+        (["model.name=transformers:fnet"], "model.name"),
     ],
 )
 def test_mistakes_are_told_in_one_line_before_any_work(run, tmp_path, overrides, key):
