@@ -192,7 +192,7 @@ def test_a_run_stands_as_promised(scene):
     told = parent.data.params | {key: value for key, value in parent.data.tags.items() if key.startswith(MAY_CHANGE)}
     keys = {key for key, *_ in describe()} - {"attribution.methods.name"}
     # Sections that are not asked for are no part of a run.
-    unasked = ("model.", "search.", "parameters", "ensemble.until.")
+    unasked = ("model.", "search.", "parameters", "sallm", "ensemble.until.")
     assert {key for key in keys if not key.startswith(unasked)} <= set(told)
     assert (parent.data.params["training.epochs"], parent.data.params["data.train_samples"]) == ("3", "null")
     assert parent.data.tags["ensemble.members"] == "2"
