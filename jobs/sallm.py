@@ -120,16 +120,13 @@ def _check_directory(store: Store, spec: Spec) -> None:
     values = yaml.safe_load(store.read(layout.SPEC).decode()) or {}
     if "sallm" not in (values.get("fingerprints") or {}):
         raise UserError("--run-dir", f"a new folder, or that of SalLM; {store} holds another run", str(store))
-    before, now = _made_of(from_dict(_plain(values))), _made_of(spec)
+    values.pop("fingerprints")
+    before, now = _made_of(from_dict(values)), _made_of(spec)
     changed = [key for key in now if before[key] != now[key]]
     if "mean_teacher" in before["variants"] and before["members"] != now["members"]:
         changed.append("ensemble.members, and the mean over other teachers is another explanation")
     if wrong := [key for key in changed if key not in ("variants", "members")]:
         raise UserError("--run-dir", f"a new folder, since the networks in {store} differ in {', '.join(wrong)}")
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != "fingerprints"}
 
 
 def _made_of(spec: Spec) -> dict[str, Any]:

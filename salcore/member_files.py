@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 from salcore.data import Data
+from salcore.explanations import explained
 from salcore.layout import member_file
 from salcore.members import Member
 from salcore.models import build
-from salcore.sallm.explanations import explained
 from salcore.storage import Store
 from salcore.training import Diverged, Epoch, final_weights, fit
 

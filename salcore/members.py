@@ -14,7 +14,7 @@ from typing import Any
 
 from salcore import seeds
 from salcore.errors import UserError
-from salcore.sallm.explanations import Explanations
+from salcore.explanations import Explanations
 from salcore.spec import ModelSpec, Spec, TrainingSpec
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salcore import optimisation, seeds
+from salcore import explanations, optimisation, seeds
 from salcore.data import Data, Part
 from salcore.data.batches import epoch_batches, inputs_of
 from salcore.errors import UserError
@@ -23,7 +23,6 @@ from salcore.models import build, load_weights
 from salcore.objectives import OBJECTIVES
 from salcore.objectives.attention import attention_rows
 from salcore.padding import bound
-from salcore.sallm import explanations
 from salcore.spec import AttentionSpec, ModelSpec
 
 

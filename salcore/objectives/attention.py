@@ -73,8 +73,8 @@ def attention_loss(attention: Tensor, explanation: Tensor, counted: Tensor, *, d
     _require_fitting(attention, explanation, counted, divergence)
     weights = explanation.to(attention.dtype) * counted
     marked = weights.sum(1) > 0
-    target = _distribution(weights, counted)[:, None]
-    rows = _distribution(attention * counted[:, None], counted[:, None])
+    target = distribution(weights, counted)[:, None]
+    rows = distribution(attention * counted[:, None], counted[:, None])
     distances = _DIVERGENCES[divergence](rows, target) * marked[:, None]
     return distances.sum() / max(1, distances.numel())
 
@@ -118,7 +118,7 @@ def attention_rows(
     return torch.cat(found, 1)
 
 
-def _distribution(values: Tensor, counted: Tensor) -> Tensor:
+def distribution(values: Tensor, counted: Tensor) -> Tensor:
     """Values (..., T), zero where a token does not count, scaled to sum 1; uniform over the others where all are 0."""
     total = values.sum(-1, keepdim=True)
     uniform = counted / counted.sum(-1, keepdim=True).clamp(min=1)

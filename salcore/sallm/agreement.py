@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from salcore.evaluated import evaluated
-from salcore.objectives.attention import attention_rows
+from salcore.objectives.attention import attention_rows, distribution
 from salcore.seeds import generator
 from salcore.spec import AttentionSpec
 
@@ -38,7 +38,7 @@ def attention_of(
             chosen = attention_rows(
                 attentions, counted, layers=attention.layers, heads=attention.heads, query=attention.query
             )
-            found.append(_shares(chosen.float(), counted[:, None]).mean(1).cpu())
+            found.append(distribution(chosen.float() * counted[:, None], counted[:, None]).mean(1).cpu())
     return torch.cat(found)
 
 
@@ -75,9 +75,3 @@ def moved(marked: Tensor, counted: Tensor, *, seed: int) -> Tensor:
     draws = torch.rand(marked.shape, generator=generator(seed), dtype=torch.float64).masked_fill(~counted, torch.inf)
     places = draws.argsort(1).argsort(1)
     return counted & (places < (marked & counted).sum(1, keepdim=True))
-
-
-def _shares(rows: Tensor, counted: Tensor) -> Tensor:
-    """Rows (n, R, T) over what counts alone, scaled to sum 1."""
-    rows = rows * counted
-    return rows / rows.sum(-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)

@@ -17,12 +17,12 @@ from salcore.borrowed import members_of
 from salcore.data import Data
 from salcore.data.batches import inputs_of
 from salcore.data.part import Part
+from salcore.explanations import Explanations, targets
 from salcore.faithfulness import comprehensiveness, sufficiency
 from salcore.faithfulness.human import HumanAgreement, by_word, human_agreement
 from salcore.member_files import load_member
 from salcore.runs import Run
 from salcore.sallm.agreement import area, attention_of, mass, moved
-from salcore.sallm.explanations import Explanations, targets
 from salcore.sallm.variants import LABELLED, VANILLA, networks
 from salcore.spec import AttentionSpec, Spec
 from salcore.tokens import embedded

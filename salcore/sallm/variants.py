@@ -12,7 +12,7 @@
                             teacher, maps and student where the labels of some texts are not known
 
 Where the poster is silent, these readings are ours: the iterative student learns anew from the start weights in every
-round, and for a text without a label the teacher explains the class that it predicts.
+round, and where some labels are not known the teacher explains the class that it predicts, of every text.
 
 Training Language Models with Saliency Explanations (Lake, 2021).
 """
@@ -33,22 +33,23 @@ def stages(spec: Spec, place: str) -> Iterator[dict[str, Spec]]:
     asked = spec.sallm or SallmSpec()
     half = "semi_supervised" in asked.variants
     labelled = {"data": {"labelled": asked.labelled}}
-    yield _named(
-        **{VANILLA: _run(spec, VANILLA)},
-        **({VANILLA + LABELLED: _run(spec, VANILLA + LABELLED, labelled)} if half else {}),
-    )
-    yield _named(
-        **{EXPLANATIONS: _explaining(spec, EXPLANATIONS, place, of=VANILLA)},
-        **({EXPLANATIONS + LABELLED: _explaining(spec, EXPLANATIONS + LABELLED, place, of=VANILLA + LABELLED,
-                                                 target="prediction")} if half else {}),
-    )  # fmt: skip
-    yield _named(**dict(_students(spec, asked, place)))
+    teachers = {VANILLA: _run(spec, VANILLA)}
+    maps = {EXPLANATIONS: _explaining(spec, EXPLANATIONS, place, of=VANILLA)}
+    if half:
+        teachers[VANILLA + LABELLED] = _run(spec, VANILLA + LABELLED, labelled)
+        predicted = {**labelled, "attribution": {"target": "prediction"}}
+        maps[EXPLANATIONS + LABELLED] = _explaining(
+            spec, EXPLANATIONS + LABELLED, place, of=VANILLA + LABELLED, changes=predicted
+        )
+    yield teachers
+    yield maps
+    yield dict(_students(spec, asked, place))
     if "iterative" in asked.variants:
         for number in range(2, asked.rounds + 1):
             teacher = FIRST if number == 2 else f"iterative_{number - 1}"
-            maps = f"{EXPLANATIONS}_{number}"
-            yield _named(**{maps: _explaining(spec, maps, place, of=teacher)})
-            yield _named(**{f"iterative_{number}": _taught(spec, f"iterative_{number}", place, by=maps)})
+            by, student = f"{EXPLANATIONS}_{number}", f"iterative_{number}"
+            yield {by: _explaining(spec, by, place, of=teacher)}
+            yield {student: _taught(spec, student, place, by=by)}
 
 
 def networks(spec: Spec) -> dict[str, str]:
@@ -88,23 +89,20 @@ def _taught(
     return _run(spec, name, _merged(taught, changes or {}))
 
 
-def _explaining(spec: Spec, name: str, place: str, *, of: str, target: str | None = None) -> Spec:
+def _explaining(spec: Spec, name: str, place: str, *, of: str, changes: Mapping[str, Any] | None = None) -> Spec:
     """Every text, explained by the networks of a run; they are not trained again."""
-    changes: dict[str, Any] = {
-        "data": {"eval_split": "all", "eval_samples": None},
-        "ensemble": {"weights": _weights(spec, place, of)},
-        "attribution": {} if target is None else {"target": target},
-    }
-    if of.endswith(LABELLED):
-        changes["data"]["labelled"] = (spec.sallm or SallmSpec()).labelled
-    return _run(spec, name, changes)
+    every = {"data": {"eval_split": "all"}, "ensemble": {"weights": _weights(spec, place, of)}}
+    return _run(spec, name, _merged(every, changes or {}))
 
 
 def _run(spec: Spec, name: str, changes: Mapping[str, Any] | None = None) -> Spec:
     """The spec with another name and some other values; its runs are one experiment in MLflow."""
     values = {key: value for key, value in spec.to_dict().items() if key != "sallm"}
     tracking = {"tracking": {"experiment": spec.tracking.experiment or spec.name}}
-    return from_dict(_without_null(_merged(values, {"name": name}, tracking, changes or {})))
+    found = _merged(values, {"name": name}, tracking, changes or {})
+    if found["data"]["eval_split"] == "all":
+        del found["data"]["eval_samples"]  # all there are
+    return from_dict(found)
 
 
 def _weights(spec: Spec, place: str, run: str) -> list[str]:
@@ -123,14 +121,3 @@ def _merged(*values: Mapping[str, Any]) -> dict[str, Any]:
             both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
             found[key] = _merged(found[key], value) if both else value
     return found
-
-
-def _without_null(values: dict[str, Any]) -> dict[str, Any]:
-    """Without `data.eval_samples` of null, which stands for all there are."""
-    if values["data"]["eval_samples"] is None:
-        del values["data"]["eval_samples"]
-    return values
-
-
-def _named(**specs: Spec) -> dict[str, Spec]:
-    return specs

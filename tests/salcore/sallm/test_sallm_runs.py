@@ -20,10 +20,10 @@ from jobs.command import SPECS, Command
 from jobs.prepare import prepare
 from salcore.data import load
 from salcore.errors import UserError
+from salcore.explanations import Explanations, explained
 from salcore.member_files import train_member
 from salcore.members import plan
 from salcore.sallm import page, table
-from salcore.sallm.explanations import Explanations, explained
 from salcore.sallm.variants import networks, stages
 from salcore.spec import parse
 from salcore.storage import Store

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from salcore.sallm.explanations import targets
+from salcore.explanations import targets
 from salcore.spec import AttentionSpec
 
 # [CLS] a b ##b c [SEP] padding
