@@ -42,9 +42,7 @@ def _asked(search: SearchSpec, seed: int, tried: Sequence[Tried]) -> Setting:
         metric=names if count > 1 else names[0],
         mode=["max"] * count if count > 1 else "max",
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP),
-        points_to_evaluate=[
-            {"mask_fraction": each.setting.mask_fraction, "weight": each.setting.weight} for each in tried
-        ],
+        points_to_evaluate=[_point(search, each.setting) for each in tried],
     )
     for number in range(len(tried)):  # the points are asked for, in order; then their results are told
         searcher.suggest(str(number))
@@ -55,9 +53,18 @@ def _asked(search: SearchSpec, seed: int, tried: Sequence[Tried]) -> Setting:
     return rounded(**searcher.suggest("next"), search=search)
 
 
+def _point(search: SearchSpec, setting: Setting) -> dict[str, float]:
+    """A setting as a point of the space; its layers are a place in the list of them."""
+    point = {"mask_fraction": setting.mask_fraction, "weight": setting.weight}
+    return point if setting.layers is None else {**point, "layers": (search.layers or ()).index(setting.layers)}
+
+
 def _space(search: SearchSpec) -> dict[str, optuna.distributions.BaseDistribution]:
     k, weight = between(search.mask_fraction), between(search.weight)
-    return {
+    space: dict[str, optuna.distributions.BaseDistribution] = {
         "mask_fraction": optuna.distributions.FloatDistribution(k.low, k.high),
         "weight": optuna.distributions.FloatDistribution(weight.low, weight.high, log=True),
     }
+    if search.layers:
+        space["layers"] = optuna.distributions.CategoricalDistribution(range(len(search.layers)))
+    return space

@@ -23,6 +23,7 @@ from salcore.search.record import METRICS
 from salcore.search.settings import Setting, at, spec_of
 from salcore.search.table import table
 from salcore.spec import AttentionSpec, Between, GuidanceSpec, Spec, from_dict
+from salcore.training import check_attention
 
 TABLE, CHOSEN, MAP = "search.parquet", "chosen.yaml", "report/heat_map.png"
 ARTIFACTS = (layout.SPEC, TABLE, CHOSEN, MAP, layout.REPORT)
@@ -79,18 +80,26 @@ def checked(asked: Command) -> Search:
         raise UserError("parameters", "null, as trials make no filter profiles", "a section")
     if spec.training.objective == "attention":
         _check_attention(spec)
+    elif spec.search.layers:
+        raise UserError(
+            "search.layers", "null, as only training.objective=attention teaches layers", spec.search.layers
+        )
     plan = prepare(replace(asked, spec=shared(spec)))
     fill_for(plan.data.kind, plan.spec.training.guidance.fill)
+    for layers in plan.spec.search.layers or ():
+        attention = plan.spec.training.attention.model_copy(update={"layers": layers})
+        check_attention(plan.spec.model, attention, plan.data)
     _check_measure(plan.spec, plan.data)
     _check_directory(plan)
     return Search(plan=plan, schedule=Schedule(plan.spec, plan.data, plan.store, propose))
 
 
 def shared(spec: Spec) -> Spec:
-    """The spec of what all trials but one share: k and lambda at their defaults, whatever they are in `spec`."""
+    """The spec of what all trials but one share: what is searched at its defaults, whatever they are in `spec`."""
     setting = Setting(mask_fraction=GuidanceSpec().mask_fraction, weight=GuidanceSpec().weight)
     if spec.training.objective == "attention":
-        setting = Setting(mask_fraction=AttentionSpec().top, weight=AttentionSpec().weight)
+        layers = AttentionSpec().layers if spec.search.layers else None
+        setting = Setting(mask_fraction=AttentionSpec().top, weight=AttentionSpec().weight, layers=layers)
     return spec.model_copy(update={"training": at(spec, setting)})
 
 
@@ -107,9 +116,9 @@ def made_of(spec: Spec) -> dict[str, Any]:
     search = spec.search.model_dump(mode="json")
     names = {
         "grid": (),
-        "random": ("mask_fraction", "weight", "seed"),
+        "random": ("mask_fraction", "weight", "layers", "seed"),
         "optuna": (
-            *("mask_fraction", "weight", "seed", "ahead", "objectives", "accuracy_drop_at_most"),
+            *("mask_fraction", "weight", "layers", "seed", "ahead", "objectives", "accuracy_drop_at_most"),
             *("faithfulness", "method", "samples"),
         ),
     }[spec.search.algorithm]
@@ -139,7 +148,7 @@ def write_results(search: Search, records: Sequence[Record], found: Outcome) -> 
         own = spec_of(spec, chosen.setting).to_dict()
         head = f"# Chosen by python -m jobs.tune {store}. Train it: python -m jobs.ensemble {store.path(CHOSEN)}\n"
         store.write(CHOSEN, (head + yaml.safe_dump(own, sort_keys=False, width=120)).encode())
-    store.write(MAP, png(heat_map(records, found, spec.search, method_of(spec))))
+    store.write(MAP, png(heat_map(records, found, spec)))
     store.write(layout.REPORT, build(spec, records, found, str(store)).encode())
 
 
@@ -157,12 +166,12 @@ def told(search: Search, *, time: bool) -> str:
     spec, schedule = search.spec, search.schedule
     limit = spec.search.accuracy_drop_at_most
     subject = f", accuracy lost at most {limit:g}" if len(spec.search.objectives) == 1 and limit is not None else ""
-    goal = ", ".join(title(name, spec.search, method_of(spec)) for name in spec.search.objectives)
+    goal = ", ".join(title(name, spec) for name in spec.search.objectives)
     lines = [
         f"search   {spec.search.algorithm}: {len(schedule)} trials, standard training among them; "
         f"{len(schedule.records())} are over",
         f"goal     {goal}{subject}",
-        "a trial, but for its k and lambda:",
+        "a trial, but for its k and lambda" + (" and layers:" if spec.search.layers else ":"),
         describe(search.plan, map_shapes(search.plan)),
     ]
     return "\n".join([*lines, estimate(search.plan)] if time else lines)

@@ -11,6 +11,7 @@ from jobs.records import redacted
 from salcore import members
 from salcore.search import Outcome, Record, Trial, record
 from salcore.search.record import METRICS
+from salcore.search.settings import layers_text
 
 if TYPE_CHECKING:
     from jobs.tracking import Server
@@ -55,6 +56,8 @@ class TrialForwarder(Forwarder):
         fixed: dict[str, str] = {"objective": trial.spec.training.objective}
         if trial.setting is not None:
             fixed |= {"k": f"{trial.setting.mask_fraction:g}", "lambda": f"{trial.setting.weight:g}"}
+            if trial.setting.layers is not None:
+                fixed["layers"] = layers_text(trial.setting.layers)
         missing = {key: value for key, value in fixed.items() if key not in run.parameters}
         self._server.log(run.id, parameters=missing)
         self._tag(run, {PARENT: self._parent.id, DIRECTORY: redacted(str(trial.store))})

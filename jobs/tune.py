@@ -27,7 +27,8 @@ SCRATCH = ".tune"
 
 DESCRIPTION = """\
 Search over k (training.guidance.mask_fraction) and lambda (training.guidance.weight) of saliency guided training, as
-the keys search.* say; with training.objective=attention over training.attention.top and training.attention.weight.
+the keys search.* say; with training.objective=attention over training.attention.top and weight, and its layers where
+search.layers lists some.
 Every trial is a small ensemble in a run directory of its own, DIR/trials/NAME; standard training is always one. Prints
 accuracy, debiased SNR and faithfulness of all trials, and writes the chosen setting as a spec. What is finished is not
 done again: the same command goes on after an interruption, and a search may get more trials."""

@@ -1,6 +1,9 @@
-"""A search over k and lambda as a picture: one panel per metric, each with its own scale, and standard training."""
+"""A search over k and lambda as a picture: one panel per metric, each with its own scale, and standard training.
 
-from collections.abc import Iterator, Sequence
+Where layers are searched too, each has a row of panels.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +13,10 @@ from salcore.figures.colour import SEQUENTIAL
 from salcore.figures.signs import number
 from salcore.search.goal import Outcome, sign
 from salcore.search.record import METRICS, Record
+from salcore.search.settings import layers_text
 from salcore.search.table import standard_of
-from salcore.spec import SearchSpec
+from salcore.search.trial import method_of
+from salcore.spec import Layers, Spec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,44 +28,62 @@ MOST_CELLS = 10
 """Values are written into the cells of a grid of at most so many columns."""
 
 
-def heat_map(
-    records: Sequence[Record], found: Outcome, search: SearchSpec, method: str, metrics: Sequence[str] = METRICS
-) -> "Figure":
+def heat_map(records: Sequence[Record], found: Outcome, spec: Spec, metrics: Sequence[str] = METRICS) -> "Figure":
     """Metrics over k (across) and lambda (up): cells of a grid, else dots with lambda on a logarithmic axis.
 
     The chosen setting has a red frame; a cross is a trial that failed or was stopped. A line in the colour bar is
-    standard training. `method` is the one whose faithfulness was measured.
+    standard training.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(PANEL[0] * len(metrics), PANEL[1]), layout="constrained", facecolor="none")
+    draw = _cells if spec.search.algorithm == "grid" else _dots
+    layers = spec.search.layers or (None,)
+    size = PANEL[0] * len(metrics), PANEL[1] * len(layers)
+    figure = Figure(figsize=size, layout="constrained", facecolor="none")
     FigureCanvasAgg(figure)
     standard = standard_of(records)
-    for axes, metric in zip(np.atleast_1d(figure.subplots(1, len(metrics))), metrics, strict=True):
+    panels = figure.subplots(len(layers), len(metrics), squeeze=False)
+    for (row, column), axes in np.ndenumerate(panels):
+        metric, tried = (
+            metrics[column],
+            [each for each in records if each.setting and each.setting.layers == layers[row]],
+        )
         dress(axes)
         axes.grid(visible=False)
-        drawn = (_cells if search.algorithm == "grid" else _dots)(axes, records, found, metric)
-        axes.set_xlabel("k: share of an input that is masked")
-        axes.set_ylabel("λ: weight of the divergence")
-        axes.set_title(title(metric, search, method), fontsize=11, color=INK)
+        drawn = draw(axes, tried, found, metric, _limits(records, metric))
+        across, up = axis_names(spec)
+        axes.set_xlabel(across)
+        axes.set_ylabel(up)
+        axes.set_title(_head(title(metric, spec), layers[row]), fontsize=11, color=INK)
         if drawn is not None:
             _bar(figure, axes, drawn, None if standard is None else standard.metric(metric).value)
     return figure
 
 
-def title(metric: str, search: SearchSpec, method: str) -> str:
+def title(metric: str, spec: Spec) -> str:
     """What a panel shows, and which end of its scale is the better one."""
-    better = "lower" if sign(metric, search) < 0 else "higher"
+    better = "lower" if sign(metric, spec.search) < 0 else "higher"
     named = {
         "accuracy": "accuracy of a member",
         "snr_debiased": "debiased SNR of the first method",
-        "faithfulness": f"{search.faithfulness} of {method}",
+        "faithfulness": f"{spec.search.faithfulness} of {method_of(spec)}",
     }
     return f"{named[metric]} ({better} is better)"
 
 
-def _cells(axes: "Axes", records: Sequence[Record], found: Outcome, metric: str) -> Any:
+def axis_names(spec: Spec) -> tuple[str, str]:
+    """What k and lambda are."""
+    if spec.training.objective == "attention":
+        return "k: share of a text's tokens that is marked", "λ: weight of the attention loss"
+    return "k: share of an input that is masked", "λ: weight of the divergence"
+
+
+def _head(title: str, layers: Layers | None) -> str:
+    return title if layers is None else f"{title}\nlayers: {layers_text(layers)}"
+
+
+def _cells(axes: "Axes", records: Sequence[Record], found: Outcome, metric: str, limits: Mapping[str, Any]) -> Any:
     """A cell for each pair of values."""
     settings = [record.setting for record in records if record.setting is not None]
     across, up = sorted({each.mask_fraction for each in settings}), sorted({each.weight for each in settings})
@@ -73,7 +96,7 @@ def _cells(axes: "Axes", records: Sequence[Record], found: Outcome, metric: str)
             cells[place] = record.metric(metric).value if record.state == "finished" else np.nan
     if not places:
         return None
-    drawn = axes.pcolormesh(np.ma.masked_invalid(cells), cmap=SEQUENTIAL, **_limits(records, metric))
+    drawn = axes.pcolormesh(np.ma.masked_invalid(cells), cmap=SEQUENTIAL, **limits)
     axes.set_xticks(np.arange(len(across)) + 0.5, [f"{value:g}" for value in across])
     axes.set_yticks(np.arange(len(up)) + 0.5, [f"{value:g}" for value in up])
     if len(across) <= MOST_CELLS:
@@ -102,7 +125,7 @@ def _frame(axes: "Axes", column: int, row: int) -> None:
     axes.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=RED, linewidth=3, clip_on=False, zorder=4))
 
 
-def _dots(axes: "Axes", records: Sequence[Record], found: Outcome, metric: str) -> Any:
+def _dots(axes: "Axes", records: Sequence[Record], found: Outcome, metric: str, limits: Mapping[str, Any]) -> Any:
     """A dot for each trial."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -114,7 +137,7 @@ def _dots(axes: "Axes", records: Sequence[Record], found: Outcome, metric: str) 
     finished = list(_points(records, metric))
     if finished:
         k, weight, value = (np.array(column) for column in zip(*finished, strict=True))
-        drawn = axes.scatter(k, weight, c=value, s=90, cmap=SEQUENTIAL, linewidths=0, **_limits(records, metric))
+        drawn = axes.scatter(k, weight, c=value, s=90, cmap=SEQUENTIAL, linewidths=0, **limits)
     for record in records:
         if record.setting is None:
             continue

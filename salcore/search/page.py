@@ -12,8 +12,9 @@ from salcore.report.sections import answers
 from salcore.search.goal import Outcome, drop, sign
 from salcore.search.heat_map import heat_map, title
 from salcore.search.record import METRICS, Record
+from salcore.search.settings import Setting, layers_text
 from salcore.search.table import HEAD, cells, interval, standard_of
-from salcore.search.trial import FOLDER, method_of
+from salcore.search.trial import FOLDER
 from salcore.spec import SearchSpec, Spec
 
 ABOUT = (
@@ -24,7 +25,7 @@ ABOUT = (
 
 def build(spec: Spec, records: Sequence[Record], found: Outcome, place: str) -> str:
     """One self-contained document; `place` is the search's directory."""
-    return html.page(f"{spec.name}: k and lambda of saliency guided training", _body(spec, records, found, place))
+    return html.page(f"{spec.name}: k and lambda of {_training(spec)}", _body(spec, records, found, place))
 
 
 def findings(spec: Spec, records: Sequence[Record], found: Outcome, place: str) -> Iterator[Finding]:
@@ -40,13 +41,13 @@ def findings(spec: Spec, records: Sequence[Record], found: Outcome, place: str) 
 
 def _body(spec: Spec, records: Sequence[Record], found: Outcome, place: str) -> Iterator[str]:
     yield f"<header><h1>{html.escape(spec.name)}</h1>"
-    yield html.paragraph("Which k and lambda of saliency guided training, for this network and this data?", "lead")
+    yield html.paragraph(f"Which k and lambda of {_training(spec)}, for this network and this data?", "lead")
     yield "</header>"
     yield answers(findings(spec, records, found, place))
     panels = [
         html.chart(
-            svg(heat_map(records, found, spec.search, method_of(spec), [metric]), f"map-{metric}"),
-            f"{title(metric, spec.search, method_of(spec))}. Red frame: the chosen setting.",
+            svg(heat_map(records, found, spec, [metric]), f"map-{metric}"),
+            f"{title(metric, spec)}. Red frame: the chosen setting.",
         )
         for metric in METRICS
     ]
@@ -66,11 +67,19 @@ def _chosen(spec: Spec, records: Sequence[Record], found: Outcome, place: str) -
     if chosen.setting is None:
         told = "None of those tried: standard training is the best by this measure."
     else:
-        told = f"k = {chosen.setting.mask_fraction:g}, lambda = {chosen.setting.weight:g}."
+        told = f"k = {chosen.setting.mask_fraction:g}, lambda = {chosen.setting.weight:g}{_layers(chosen.setting)}."
     than = "" if chosen.setting is None else _than_standard(drop(chosen, standard_of(records)))
     told += f" Accuracy {number(100 * chosen.accuracy.value)}{PERCENT}{than}."
     command = f"python -m jobs.ensemble {place}/{FOLDER}/{chosen.name} ensemble.members=10"
     return Finding(question=question, answer=f"{told} By {_rule(spec.search)}. To go on with it:", command=command)
+
+
+def _training(spec: Spec) -> str:
+    return "SalLM" if spec.training.objective == "attention" else "saliency guided training"
+
+
+def _layers(setting: Setting) -> str:
+    return "" if setting.layers is None else f", layers {layers_text(setting.layers)}"
 
 
 def _than_standard(lost: float) -> str:
@@ -104,7 +113,7 @@ def _faithfulness(spec: Spec, records: Sequence[Record], found: Outcome) -> Find
     told = next(verdict for verdict, holds in verdicts.items() if holds)
     values = f"{number(chosen.faithfulness.value, 3)} against {number(standard.faithfulness.value, 3)}"
     change = f"difference by member {number(more.value, 3)} ({interval(more) or 'no interval'})"
-    measure = title("faithfulness", spec.search, method_of(spec))
+    measure = title("faithfulness", spec)
     return Finding(question=question, answer=f"{told}: {measure} {values}; {change}.", caution=told != "Yes")
 
 

@@ -58,7 +58,7 @@ class Record:
             values = json.loads(text)
             setting = values.pop("setting")
             read: dict[str, Any] = {name: Estimate(**_numbers(values.pop(name))) for name in METRICS}
-            read["setting"] = None if setting is None else Setting(**setting)
+            read["setting"] = None if setting is None else _setting(**setting)
             read["members"] = tuple(_member(row) for row in values.pop("members"))
             read["scores"] = tuple(_number(score) for score in values.pop("scores"))
             return cls(**read, **values)
@@ -89,6 +89,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
+
+
+def _setting(layers: str | list[int] | None = None, **numbers: float) -> Setting:
+    return Setting(layers=tuple(layers) if isinstance(layers, list) else layers, **numbers)  # type: ignore[arg-type]
 
 
 def _member(row: dict[str, Any]) -> MemberRow:

@@ -1,7 +1,7 @@
 """The settings that a search tries: pairs of k and lambda, and standard training (None).
 
 Of saliency guided training k is `training.guidance.mask_fraction` and lambda its `weight`; where the objective is
-attention they are `training.attention.top` and its `weight`.
+attention they are `training.attention.top` and its `weight`, and its `layers` may be searched too.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 
 from salcore import seeds
 from salcore.errors import UserError
-from salcore.spec import Between, SearchSpec, Spec, TrainingSpec
+from salcore.spec import Between, Layers, SearchSpec, Spec, TrainingSpec
 
 STANDARD = "standard"
 DIGITS = 4
@@ -23,10 +23,14 @@ REDRAWS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """k and lambda: the share that is masked and its weight, or the share that attention is taught and its weight."""
+    """k and lambda: the share that is masked and its weight, or the share that attention is taught and its weight.
+
+    `layers` are those whose attention is taught, where they are searched.
+    """
 
     mask_fraction: float
     weight: float
+    layers: Layers | None = None
 
     @property
     def name(self) -> str:
@@ -34,8 +38,11 @@ class Setting:
 
         >>> Setting(mask_fraction=0.5, weight=1.0).name
         'k0.5-lambda1'
+        >>> Setting(mask_fraction=0.5, weight=1.0, layers=(0, 2)).name
+        'k0.5-lambda1-layers_0_2'
         """
-        return f"k{_text(self.mask_fraction)}-lambda{_text(self.weight)}"
+        layers = "" if self.layers is None else f"-layers_{layers_text(self.layers, '_')}"
+        return f"k{_text(self.mask_fraction)}-lambda{_text(self.weight)}{layers}"
 
 
 def name_of(setting: Setting | None) -> str:
@@ -44,15 +51,15 @@ def name_of(setting: Setting | None) -> str:
 
 
 def grid(search: SearchSpec) -> tuple[Setting, ...]:
-    """Every pair of the values listed, in the order of the lists."""
-    pairs = product(_list(search.mask_fraction), _list(search.weight))
-    return tuple(Setting(mask_fraction=k, weight=weight) for k, weight in pairs)
+    """Every combination of the values listed, in the order of the lists."""
+    found = product(search.layers or (None,), _list(search.mask_fraction), _list(search.weight))
+    return tuple(Setting(mask_fraction=k, weight=weight, layers=layers) for layers, k, weight in found)
 
 
 def drawn(search: SearchSpec) -> tuple[Setting, ...]:
     """Settings drawn at random, all different, k evenly and lambda by its logarithm: the first n are those of n trials.
 
-    Raises UserError if the ranges do not hold so many.
+    Layers are drawn evenly from those listed. Raises UserError if the ranges do not hold so many.
     """
     found: dict[Setting, None] = {}
     for setting in _draws(search):
@@ -67,13 +74,23 @@ def settings(search: SearchSpec) -> tuple[Setting, ...] | None:
     return {"grid": grid, "random": drawn}[search.algorithm](search) if search.algorithm != "optuna" else None
 
 
-def rounded(mask_fraction: float, weight: float, search: SearchSpec) -> Setting:
-    """The nearest setting of few digits that lies within the ranges."""
+def rounded(mask_fraction: float, weight: float, search: SearchSpec, layers: int = 0) -> Setting:
+    """The nearest setting of few digits that lies within the ranges; `layers` is a place in the list of them."""
     k, factor = between(search.mask_fraction), between(search.weight)
     return Setting(
         mask_fraction=min(max(round(mask_fraction, DIGITS), k.low), k.high),
         weight=min(max(float(f"{weight:.{DIGITS}g}"), factor.low), factor.high),
+        layers=search.layers[layers] if search.layers else None,
     )
+
+
+def layers_text(layers: Layers, between: str = ", ") -> str:
+    """The layers as text.
+
+    >>> layers_text((0, 2))
+    '0, 2'
+    """
+    return layers if isinstance(layers, str) else between.join(map(str, layers))
 
 
 def between(values: tuple[float, ...] | Between) -> Between:
@@ -94,7 +111,8 @@ def at(spec: Spec, setting: Setting) -> TrainingSpec:
     """The training of a spec at one setting: saliency guided, or of attention where that is the spec's objective."""
     training, k = spec.training, setting.mask_fraction
     if training.objective == "attention":
-        attention = training.attention.model_copy(update={"top": k, "weight": setting.weight})
+        layers = training.attention.layers if setting.layers is None else setting.layers
+        attention = training.attention.model_copy(update={"top": k, "weight": setting.weight, "layers": layers})
         return training.model_copy(update={"attention": attention})
     guidance = training.guidance.model_copy(update={"mask_fraction": k, "weight": setting.weight})
     return training.model_copy(update={"objective": "guided", "guidance": guidance})
@@ -104,8 +122,9 @@ def _draws(search: SearchSpec) -> Iterator[Setting]:
     k, weight = between(search.mask_fraction), between(search.weight)
     low, high = math.log(weight.low), math.log(weight.high)
     for place in range(search.trials * REDRAWS):
-        first, second = np.random.default_rng(seeds.derive(search.seed, place)).random(2)
-        yield rounded(k.low + first * (k.high - k.low), math.exp(low + second * (high - low)), search)
+        first, second, third = np.random.default_rng(seeds.derive(search.seed, place)).random(3)
+        layers = int(third * len(search.layers or ()))
+        yield rounded(k.low + first * (k.high - k.low), math.exp(low + second * (high - low)), search, layers)
 
 
 def _list(values: tuple[float, ...] | Between) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from salcore.figures.signs import number
 from salcore.search.goal import Outcome, drop
 from salcore.search.record import METRICS, Record
-from salcore.search.settings import STANDARD
+from salcore.search.settings import STANDARD, layers_text
 from salcore.statistics import Estimate
 
 HEAD = ("trial", "accuracy", "drop", "debiased SNR", "faithfulness", "95 % interval", "")
@@ -18,6 +18,7 @@ _SCHEMA = pa.schema(
         ("trial", pa.string()),
         ("mask_fraction", pa.float64()),
         ("weight", pa.float64()),
+        ("layers", pa.string()),
         ("state", pa.string()),
         ("reason", pa.string()),
         ("members", pa.int64()),
@@ -30,7 +31,9 @@ _SCHEMA = pa.schema(
 
 
 def table(records: Sequence[Record], found: Outcome) -> pa.Table:
-    """One row per trial, in order: its setting (null for standard training), how it ended, and its metrics.
+    """One row per trial, in order: its setting, how it ended, and its metrics.
+
+    The setting is null for standard training, and layers where none are searched.
 
     accuracy, snr_debiased and faithfulness with the ends of their intervals over members; accuracy_drop against
     standard training, as a share; whether it is on the Pareto front, and whether it is the chosen one.
@@ -86,6 +89,7 @@ def _row(record: Record, standard: Record | None, found: Outcome) -> dict[str, A
         "trial": record.name,
         "mask_fraction": record.setting and record.setting.mask_fraction,
         "weight": record.setting and record.setting.weight,
+        "layers": record.setting and record.setting.layers and layers_text(record.setting.layers),
         "state": record.state,
         "reason": record.reason,
         "members": len(record.members),

@@ -22,7 +22,7 @@ from salcore.spec.sections import (
     TrackingSpec,
     UntilSpec,
 )
-from salcore.spec.training import AttentionSpec, AugmentSpec, GuidanceSpec, TrainingSpec
+from salcore.spec.training import AttentionSpec, AugmentSpec, GuidanceSpec, Layers, TrainingSpec
 
 __all__ = [
     "AttentionSpec",
@@ -33,6 +33,7 @@ __all__ = [
     "DataSpec",
     "EnsembleSpec",
     "GuidanceSpec",
+    "Layers",
     "MethodSpec",
     "ModelSpec",
     "ParametersSpec",

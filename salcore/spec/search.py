@@ -1,4 +1,4 @@
-"""The section `search`: which settings of saliency guided training are tried, and what is looked for."""
+"""The section `search`: which settings of guided training or SalLM are tried, and what is looked for."""
 
 import math
 import sys
@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
 
 from salcore.spec.parts import Part, listed, told
+from salcore.spec.training import Layers
 
 Objective = Literal["accuracy", "snr_debiased", "faithfulness"]
 Faithfulness = Literal["accuracy_drop", "comprehensiveness", "sufficiency", "aup", "aur", "insertion", "deletion"]
@@ -25,7 +26,7 @@ class Between(Part):
 
 
 class SearchSpec(Part):
-    """The search over k and lambda of saliency guided training (`python -m jobs.tune`); no other command reads it."""
+    """The search over k and lambda of guided training or SalLM (`python -m jobs.tune`); no other command reads it."""
 
     algorithm: Literal["grid", "random", "optuna"] = told(
         "grid: every pair of the values listed; random, optuna: so many trials within two ranges", default="grid"
@@ -36,6 +37,12 @@ class SearchSpec(Part):
     weight: tuple[float, ...] | Between = told(
         "values of lambda for a grid; else its range {low, high}, drawn by its logarithm (not given: 0.1 to 10)",
         default=(0.3, 1.0, 3.0),
+    )
+    layers: Annotated[tuple[Layers, ...], BeforeValidator(_listed)] | None = told(
+        "with training.objective attention: values of training.attention.layers that are tried, as [last, all, [0]]; "
+        "null: its own alone",
+        default=None,
+        min_length=1,
     )
     trials: int = told("random, optuna: settings tried, besides standard training", "trials", default=20, ge=1)
     ahead: int = told(
@@ -91,12 +98,12 @@ class SearchSpec(Part):
             raise ValueError(f"low < high, since search.mask_fraction is a single value too, got {weight.low}")
         return weight
 
-    @field_validator("objectives")
+    @field_validator("objectives", "layers")
     @classmethod
-    def _each_once(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
-        if len({*objectives}) < len(objectives):
-            raise ValueError(f"each objective once, got {', '.join(objectives)}")
-        return objectives
+    def _each_once(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        if len({*(values or ())}) < len(values or ()):
+            raise ValueError(f"each value once, got {', '.join(map(str, values or ()))}")
+        return values
 
     @field_validator("asha")
     @classmethod

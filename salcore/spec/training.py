@@ -6,6 +6,9 @@ from pydantic import BeforeValidator
 
 from salcore.spec.parts import Part, listed, told
 
+Layers = Literal["last", "all"] | Annotated[tuple[int, ...], BeforeValidator(listed)]
+"""The last layer, all of them, or some by number, from 0."""
+
 
 class GuidanceSpec(Part):
     """Saliency guided training (Ismail et al., 2021, Algorithm 1); read where `training.objective` is guided."""
@@ -49,9 +52,7 @@ class AttentionSpec(Part):
     words: bool = told("explain whole words: each piece has the sum over its word", default=False)
     shuffled: bool = told("a control: each text's values stand on other tokens of it, drawn at random", default=False)
     divergence: Literal["kl", "mse", "cosine"] = told("what is between attention and explanation", default="kl")
-    layers: Literal["last", "all"] | Annotated[tuple[int, ...], BeforeValidator(listed)] = told(
-        "layers that are taught: last, all, or some by number, from 0", default="last"
-    )
+    layers: Layers = told("layers that are taught: last, all, or some by number, from 0", default="last")
     heads: Literal["mean", "each"] | Annotated[tuple[int, ...], BeforeValidator(listed)] = told(
         "heads that are taught: their mean, each by itself, or some by number, each by itself", default="mean"
     )

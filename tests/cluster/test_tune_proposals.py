@@ -64,6 +64,17 @@ def test_a_range_of_one_value_is_kept_to():
     assert len({each.setting.weight for each in tried}) == 8
 
 
+def test_layers_are_proposed_from_what_they_came_to():
+    search = parse("search: {algorithm: optuna, layers: [last, all, [0]]}").search
+    tried = []
+    for _ in range(24):
+        setting = propose(search, [each.setting for each in tried], tried)
+        tried.append(Tried(setting=setting, values=(float(setting.layers == (0,)),)))
+    late = [each.setting.layers for each in tried[12:]]
+    assert {each.setting.layers for each in tried} == {"last", "all", (0,)}
+    assert late.count((0,)) > 6
+
+
 def test_ranges_that_hold_no_other_setting_are_the_user_s_mistake():
     search = parse("search: {algorithm: optuna, mask_fraction: {low: 0.5, high: 0.5}, "
                    "weight: {low: 1.0, high: 1.0001}}").search  # fmt: skip

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 from pyarrow import parquet
 
 import salcore
@@ -10,6 +11,7 @@ from jobs.ensemble import ensemble
 from jobs.sallm import sallm
 from jobs.status import status
 from jobs.tracking import client
+from jobs.tune import tune_
 from tests.salcore.sallm.conftest import SPEC, write_corpus
 
 pytestmark = pytest.mark.timeout(1200)
@@ -144,3 +146,20 @@ def test_status_tells_of_every_run(finished, job):
     assert "stage 1  vanilla: 2/2 members trained, reported" in told
     assert "stage 3  sallm: 2/2 members trained, reported" in told
     assert str(folder / "report" / "index.html") in told
+
+
+def test_weight_top_and_layers_are_searched(finished, run, job, tmp_path):
+    folder, _ = finished
+    taught = ("training.objective=attention", f"training.attention.explanations={folder / 'explanations'}")
+    asked = "search={mask_fraction: [0.2], weight: [1.0], layers: [last, [0]], faithfulness: comprehensiveness}"
+    found = job(tune_, "tiny.yaml", *FEW[1:], *taught, asked, "--run-dir", tmp_path / "search")
+    assert found.status == 0, found.err
+    rows = parquet.read_table(tmp_path / "search" / "search.parquet").to_pylist()
+    assert [row["trial"] for row in rows] == ["standard", "k0.2-lambda1-layers_last", "k0.2-lambda1-layers_0"]
+    assert [row["layers"] for row in rows] == [None, "last", "0"]
+    assert len({row["faithfulness"] for row in rows}) == 3, "each is another network"
+    spec = yaml.safe_load((tmp_path / "search" / "trials" / rows[2]["trial"] / "spec.yaml").read_text())
+    assert spec["training"]["attention"]["layers"] == [0]
+    refused = job(tune_, "tiny.yaml", *FEW[1:], *taught, "search.layers=[last, [7]]", "--run-dir", tmp_path / "other")
+    assert refused.status == 2
+    assert "layers" in refused.err

@@ -15,8 +15,10 @@ from salcore.statistics import Estimate
 def record() -> Callable[..., Record]:
     """A function from k (None: standard training), accuracies and areas of the members to a record."""
 
-    def make(k, accuracies=(), areas=(), *, weight=1.0, snr=math.nan, state="finished", scores=(), reason=None):
-        setting = None if k is None else Setting(mask_fraction=k, weight=weight)
+    def make(
+        k, accuracies=(), areas=(), *, weight=1.0, layers=None, snr=math.nan, state="finished", scores=(), reason=None
+    ):
+        setting = None if k is None else Setting(mask_fraction=k, weight=weight, layers=layers)
         rows = [
             MemberRow(member=member, accuracy=accuracy, faithfulness=area)
             for member, (accuracy, area) in enumerate(zip(accuracies, areas, strict=True))

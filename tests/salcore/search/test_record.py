@@ -13,10 +13,11 @@ from salcore.storage import Store
 
 NUMBERS = st.floats(allow_nan=False)
 ESTIMATES = st.builds(Estimate, value=NUMBERS, low=NUMBERS, high=NUMBERS)
+LAYERS = st.none() | st.sampled_from(["last", "all"]) | st.lists(st.integers(0, 9), min_size=1).map(tuple)
 RECORDS = st.builds(
     Record,
     name=st.text(),
-    setting=st.none() | st.builds(Setting, mask_fraction=st.floats(0, 1), weight=st.floats(0, 1e9)),
+    setting=st.none() | st.builds(Setting, mask_fraction=st.floats(0, 1), weight=st.floats(0, 1e9), layers=LAYERS),
     fingerprint=st.text(),
     state=st.sampled_from(["finished", "stopped", "failed"]),
     reason=st.none() | st.text(),

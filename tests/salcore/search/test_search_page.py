@@ -54,7 +54,7 @@ def panels(figure):
 
 
 def test_a_grid_is_drawn_cell_by_cell_each_metric_with_its_own_scale(trials):
-    figure = heat_map(trials, outcome(trials, spec().search), spec().search, "gradient")
+    figure = heat_map(trials, outcome(trials, spec().search), spec())
     accuracy, snr, areas = (axes.collections[0] for axes in panels(figure))
     np.testing.assert_allclose(np.ma.filled(areas.get_array(), np.nan), [[0.315, 0.54], [np.nan, np.nan]])
     assert areas.get_clim() == pytest.approx((0.315, 0.54)), "standard training, 0.51, lies between"
@@ -69,11 +69,25 @@ def test_a_grid_is_drawn_cell_by_cell_each_metric_with_its_own_scale(trials):
 
 
 def test_other_searches_are_drawn_as_dots(trials):
-    search = spec("algorithm: random").search
-    figure = heat_map(trials, outcome(trials, search), search, "gradient", ["faithfulness"])
+    search = spec("algorithm: random")
+    figure = heat_map(trials, outcome(trials, search.search), search, ["faithfulness"])
     (axes,) = panels(figure)
     np.testing.assert_allclose(axes.collections[0].get_offsets(), [[0.25, 0.5], [0.5, 0.5]])
     assert axes.get_yscale() == "log"
+
+
+@pytest.mark.parametrize("algorithm", ["grid", "random"])
+def test_searched_layers_have_a_row_of_panels_each_on_one_scale(record, algorithm):
+    trials = [record(None, [0.9], [0.5]), *(record(0.5, [0.9], [area], layers=layers)
+              for layers, area in (("last", 0.2), ((0, 2), 0.8)))]  # fmt: skip
+    search = spec(f"algorithm: {algorithm}, layers: [last, [0, 2], all]")
+    figure = heat_map(trials, outcome(trials, search.search), search, ["faithfulness"])
+    heads = [axes.get_title().partition("\n")[2] for axes in panels(figure)]
+    assert heads == ["layers: last", "layers: 0, 2", "layers: all"]
+    drawn = [axes.collections[0] for axes in panels(figure) if axes.collections]
+    assert [float(np.ravel(each.get_array())[0]) for each in drawn] == [0.2, 0.8]
+    assert [each.get_clim() for each in drawn] == [(0.2, 0.8)] * 2
+    assert "lambda = 1, layers last." in build(search, trials, outcome(trials, search.search), "runs/s")
 
 
 @pytest.mark.parametrize("kept", [0, 1])
@@ -82,7 +96,7 @@ def test_a_search_of_which_nothing_came_is_drawn_and_told_too(trials, record, ke
     failed = [*trials[:kept], record(0.5, state="failed", reason="no luck")]
     search = spec(f"algorithm: {algorithm}")
     found = outcome(failed, search.search)
-    heat_map(failed, found, search.search, "gradient").canvas.draw()
+    heat_map(failed, found, search).canvas.draw()
     page = build(search, failed, found, "runs/s")
     assert "no luck" in page
     assert ("None: " in page) == (not kept)

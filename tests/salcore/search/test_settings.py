@@ -97,3 +97,24 @@ def test_where_attention_is_taught_k_is_the_share_that_is_marked():
     guided = spec_of(parse(""), Setting(mask_fraction=0.3, weight=2.0)).training
     assert (guided.objective, guided.guidance.mask_fraction) == ("guided", 0.3)
     assert guided.attention == spec_of(parse(""), None).training.attention
+
+
+def test_layers_are_searched_where_they_are_listed():
+    spec = parse("training: {objective: attention, attention: {explanations: /x, layers: all}}")
+    found = grid(section("mask_fraction: [0.2], weight: [1, 3], layers: [last, [0, 2]]"))
+    assert [setting.name for setting in found] == [
+        "k0.2-lambda1-layers_last", "k0.2-lambda3-layers_last", "k0.2-lambda1-layers_0_2", "k0.2-lambda3-layers_0_2",
+    ]  # fmt: skip
+    assert [spec_of(spec, setting).training.attention.layers for setting in found[1:3]] == ["last", (0, 2)]
+    text = "algorithm: random, trials: 300, weight: {low: 0.1, high: 10}"
+    several = drawn(section(f"{text}, layers: [last, all, [1]]"))
+    assert [(each.mask_fraction, each.weight) for each in several] == [
+        (each.mask_fraction, each.weight) for each in drawn(section(text))
+    ]
+    assert all(70 <= sum(each.layers == layers for each in several) <= 130 for layers in ("last", "all", (1,)))
+
+
+@pytest.mark.parametrize("layers", ["[last, last]", "[first]", "[]", "[[-1.5]]"])
+def test_layers_that_make_no_search_are_refused(layers):
+    with pytest.raises(UserError, match=r"search\.layers"):
+        section(f"layers: {layers}")
