@@ -52,7 +52,9 @@ def work_off(
         _Actor,
         fn_constructor_args=(start, name, room),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(room.slots, len(items))),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=min(room.slots, len(items)), max_size=min(max(room.slots, room.most), len(items))
+        ),
         num_cpus=room.cpus,
         num_gpus=room.gpus,
     )

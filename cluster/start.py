@@ -25,11 +25,15 @@ helper processes then takes 0.4 % of a core instead of 0.7 %, and members train 
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """What the cluster has for slots: their number, and processors and GPUs of one."""
+    """What the cluster has for slots: their number, and processors and GPUs of one.
+
+    `most` are the slots that there may be once more nodes have joined, where that is more than `slots`.
+    """
 
     slots: int
     cpus: int
     gpus: float
+    most: int = 0
 
 
 def start() -> None:
@@ -50,36 +54,61 @@ def start() -> None:
         ray.init(address="local", include_dashboard=False, **quiet)  # not whichever another program started here
 
 
+def grows() -> bool:
+    """Whether nodes may join the cluster: one that was started elsewhere may have an autoscaler."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
 def nodes() -> list[Mapping[str, float]]:
     """Resources of every node that is alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def room(cluster: ClusterSpec, threads: int, work: int, nodes: Sequence[Mapping[str, float]]) -> Room:
+def fitting(cpus: int, gpus: float, nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many slots of so many processors and GPUs nodes of these resources hold; one does not span nodes."""
+    return sum(
+        math.floor(min(node.get("CPU", 0.0) / cpus, node.get("GPU", 0.0) / gpus if gpus else math.inf))
+        for node in nodes
+    )
+
+
+def room(
+    cluster: ClusterSpec, threads: int, work: int, nodes: Sequence[Mapping[str, float]], *, grows: bool = False
+) -> Room:
     """How many slots of `threads` processors nodes of these resources hold, at most `work`.
 
-    With `cluster.slots: auto` there are as many as fit the cores, or the GPUs where a slot takes any. Raises UserError
-    if not even one fits.
+    With `cluster.slots: auto` there are as many as fit the cores, or the GPUs where a slot takes any; in a cluster that
+    `grows` more follow as nodes join. There a number of slots is taken as it is asked for: those that wait for a node
+    tell an autoscaler what is wanted. Raises UserError if not even one fits.
     """
+    if grows and isinstance(cluster.slots, int):
+        gpus = _gpus(cluster, nodes)
+        return Room(slots=max(1, min(cluster.slots, work)), cpus=threads, gpus=gpus)
     most_gpus = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
     most_cpus = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
-    gpus = float(most_gpus > 0) if cluster.gpus_per_slot == "auto" else float(cluster.gpus_per_slot)
+    gpus = _gpus(cluster, nodes)
     if gpus > most_gpus:
         raise UserError("cluster.gpus_per_slot", f"no more GPUs than a node of the cluster has ({most_gpus:g})", gpus)
+    if grows and not most_cpus:
+        raise UserError("cluster.slots", "a number, as no node has cores yet and so many slots ask for nodes", "auto")
     if threads > most_cpus:
         raise UserError(
             "training.threads", f"no more threads than a node of the cluster has cores ({most_cpus:g})", threads
         )
-    fitting = sum(
-        math.floor(min(node.get("CPU", 0.0) / threads, node.get("GPU", 0.0) / gpus if gpus else math.inf))
-        for node in nodes
-    )
-    if not fitting:
+    held = fitting(threads, gpus, nodes)
+    if not held:
         expected = f"a slot that one node holds; none has both {threads} cores and {gpus:g} GPUs"
         raise UserError("training.threads", expected, threads)
-    if isinstance(cluster.slots, int) and gpus and cluster.slots > fitting:
+    if isinstance(cluster.slots, int) and gpus and cluster.slots > held:
         raise UserError(
-            "cluster.slots", f"no more slots of {gpus:g} GPUs than the cluster holds ({fitting})", cluster.slots
+            "cluster.slots", f"no more slots of {gpus:g} GPUs than the cluster holds ({held})", cluster.slots
         )
-    wanted = fitting if cluster.slots == "auto" else min(cluster.slots, fitting)
-    return Room(slots=max(1, min(wanted, work)), cpus=threads, gpus=gpus)
+    wanted = held if cluster.slots == "auto" else min(cluster.slots, held)
+    return Room(slots=max(1, min(wanted, work)), cpus=threads, gpus=gpus, most=work if grows else 0)
+
+
+def _gpus(cluster: ClusterSpec, nodes: Sequence[Mapping[str, float]]) -> float:
+    """GPUs of one slot: as asked for, or one where any node has some."""
+    if cluster.gpus_per_slot != "auto":
+        return float(cluster.gpus_per_slot)
+    return float(any(node.get("GPU", 0.0) > 0 for node in nodes))

@@ -20,7 +20,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.queue import Queue, Status, Work
-from cluster.start import Room
+from cluster.start import Room, fitting, nodes
 from salcore.data import Data, load
 from salcore.device import pin
 from salcore.logs import Log
@@ -62,6 +62,10 @@ class Source:
 
 POLL_S = 1.0
 """The driver asks the queue this often: it shares its cores with the slots."""
+LOOK_S = 5.0
+"""It looks this often whether nodes have joined."""
+LEAVE_S = 30.0
+"""At the end slots get so long to leave."""
 
 
 class Broken(RuntimeError):
@@ -72,26 +76,33 @@ def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch:
     """Train all missing members of all runs in one pool of slots; yields what is known every `POLL_S` seconds.
 
     `name` must be unique to what is trained: Ray Train resumes a name it has seen. `scratch` is a folder for Train's
-    own state. A member whose slot died `attempts` times is given up: its `failed.json` says so. Raises Broken.
+    own state. A member whose slot died `attempts` times is given up: its `failed.json` says so. Where the room may get
+    larger, slots are added as nodes join. Raises Broken.
     """
     work = [Work(run=number, member=member) for number, run in enumerate(runs) for member in run.members]
     queue = _queue_here(work, attempts)
-    slots = [_Slot(number, queue, runs, room, name, scratch) for number in range(min(room.slots, len(work)))]
+    slots: list[_Slot] = []
+    wanted, looked = min(room.slots, len(work)), time.monotonic()
     try:
         while True:
+            slots += [_Slot(each, queue, runs, room, name, scratch) for each in range(len(slots), wanted)]
             status: Status = ray.get(queue.status.remote())
             yield status
             if status.finished or status.broken:
                 break
             _check_alive(slots)
             time.sleep(POLL_S)
+            if room.most > len(slots) and time.monotonic() - looked > LOOK_S:
+                looked, left = time.monotonic(), status.members - len(status.outcomes) - len(status.given_up)
+                wanted = min(room.most, left, fitting(room.cpus, room.gpus, nodes()))
         for given_up in status.given_up:
             reason = f"its slot died {given_up.crashes} times while training it (out of memory?)"
             fail(runs[given_up.run].store, given_up.member, reason, epoch=0, attempts=given_up.crashes)
         if status.broken:
             raise Broken(status.broken)
+        over = time.monotonic() + LEAVE_S
         for slot in slots:
-            slot.join(30)
+            slot.join(max(0.0, over - time.monotonic()))
     finally:
         queue.close.remote()
 

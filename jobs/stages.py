@@ -1,6 +1,5 @@
 """The stages of a run. Each finds on storage what is missing, does only that, and says what it found wrong."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from salcore.logs import Log
 from salcore.members import fingerprint
 from salcore.report import build, gather
 from salcore.report.left_out import NAMED, listed
+from salcore.report.provenance import stage_times
 from salcore.runs import Run
 from salcore.spec import Spec
 from salcore.storage import Store
@@ -51,7 +51,9 @@ class Session:
         """Join the cluster, if that is not done, and see how many slots it has for so much work."""
         self.connect()
         on_termination()
-        return start.room(self.plan.spec.cluster, self.plan.spec.training.threads, work, start.nodes())
+        return start.room(
+            self.plan.spec.cluster, self.plan.spec.training.threads, work, start.nodes(), grows=start.grows()
+        )
 
     def data(self) -> train.Source:
         """The data where workers find it, put there once."""
@@ -192,7 +194,7 @@ def record_times(session: Session) -> None:
     if not session.seconds:
         return
     store = session.plan.store
-    before = json.loads(store.read(layout.STAGES)) if store.exists(layout.STAGES) else {}
+    before = stage_times(store)
     total = {stage: before.get(stage, 0.0) + session.seconds.get(stage, 0.0) for stage in {*before, *session.seconds}}
     store.write_json(layout.STAGES, total)
     session.seconds.clear()

@@ -7,19 +7,30 @@ on an object store a single PUT is the commit. Every name is relative to the fol
 import json
 import os
 import uuid
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from salcore.errors import UserError
+from salcore.errors import Damaged, UserError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Kind = TypeVar("Kind", bound="BaseModel")
 
 TEMPORARY = ".tmp-"
 """Start of the name of a file that is still being written. Whoever finds an old one may delete it."""
+
+
+SEAL = "crc32"
+"""Key of the checksum in a JSON file. A file without one, of an earlier version, is taken as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +59,8 @@ class Store:
             raise UserError("--run-dir", f"a folder or a URI that pyarrow opens ({error})", str(uri)) from None
         self._root = self._root.rstrip("/")
         self._local = isinstance(self._fs, fs.LocalFileSystem)
+        if not self._root and not self._local:
+            raise UserError("--run-dir", "a bucket and a folder in it, as s3://bucket/run", str(uri))
 
     def __repr__(self) -> str:
         return f"Store({str(self)!r})"
@@ -150,25 +163,60 @@ class Store:
             self._fs.delete_dir(self._inside(name))
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a value as indented JSON with sorted keys."""
+        """Write a value as indented JSON with sorted keys, a mapping with a checksum of the rest under `SEAL`."""
+        if isinstance(value, dict):
+            value = {**value, SEAL: _checksum(value)}
         self.write(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
     def read_json(self, name: str) -> Any:
-        """The value of a JSON file. Raises ValueError that names the file if it is not JSON."""
+        """The value of a JSON file. Raises Damaged that names the file if it is not JSON, or its checksum is wrong."""
+        content = self.read(name)
         try:
-            return json.loads(self.read(name))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.path(name)} is not JSON ({error}): delete it to have it made again") from None
+            value = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise Damaged(f"{self.path(name)} is not JSON ({error}): {_cure(name)}") from None
+        if isinstance(value, dict) and SEAL in value and value.pop(SEAL) != _checksum(value):
+            raise self.damaged(name, "it was altered after it was written")
+        return value
+
+    def read_as(self, name: str, kind: type[Kind]) -> Kind:
+        """The value of a JSON file, of the kind that was written there. Raises Damaged for any other."""
+        from pydantic import ValidationError  # here, as maps and statistics are read without it
+
+        content = json.dumps(self.read_json(name))
+        try:
+            return kind.model_validate_json(content, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise self.damaged(name, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+    def damaged(self, name: str, why: object) -> Damaged:
+        """The error for a file that is not as it was written, in one line."""
+        told = " ".join(str(why).split())
+        return Damaged(f"{self.path(name)} is damaged ({told[:200]}): {_cure(name)}")
 
     def write_parquet(self, name: str, table: pa.Table) -> None:
-        """Write a table as one Parquet file."""
+        """Write a table as one Parquet file, with checksums of its pages and of all its plain values."""
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), SEAL: str(_table_checksum(table))})
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
+        pq.write_table(table, sink, write_page_checksum=True)
         self.write(name, sink.getvalue())
 
-    def read_parquet(self, name: str) -> pa.Table:
-        """The table of a Parquet file."""
-        return pq.read_table(pa.BufferReader(self.read(name)))
+    def read_parquet(self, name: str, columns: Sequence[str] = ()) -> pa.Table:
+        """The table of a Parquet file. Raises Damaged for one that is not whole, is another, or lacks the `columns`."""
+        content = self.read(name)
+        try:
+            table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+            table.validate()
+            metadata = table.schema.metadata or {}
+            known = metadata.pop(SEAL.encode(), None)
+            if known is not None and known != str(_table_checksum(table)).encode():
+                raise ValueError("it was altered after it was written")
+            if lacking := {*columns} - {*table.column_names}:
+                raise ValueError(f"it lacks the columns {', '.join(sorted(lacking))}")
+        except Exception as error:  # whatever pyarrow says of what is in memory: storage has no part in it any more
+            raise self.damaged(name, error) from None
+        return table.replace_schema_metadata(metadata)
 
     def _inside(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
@@ -177,6 +225,28 @@ class Store:
 def is_remote(uri: str | os.PathLike[str]) -> bool:
     """Whether a run directory is given as a URI rather than as a path of this machine."""
     return "://" in os.fspath(uri)
+
+
+def _cure(name: str) -> str:
+    """What makes a file again: of a trained member, all of them."""
+    whole = name.startswith("members/")
+    return "delete the member's folder to have it trained again" if whole else "delete it to have it made again"
+
+
+def _checksum(value: Any) -> int:
+    """CRC-32 of what JSON makes of a value: its tuples are lists, and its keys text."""
+    return zlib.crc32(json.dumps(json.loads(json.dumps(value)), sort_keys=True).encode())
+
+
+def _table_checksum(table: pa.Table) -> int:
+    """CRC-32 of names, types and values; lists and tensors are left to the checksums of their pages."""
+    plain = [field.name for field in table.schema if not (pa.types.is_nested(field.type) or _is_tensor(field.type))]
+    names = [(field.name, "" if _is_tensor(field.type) else str(field.type)) for field in table.schema]
+    return zlib.crc32(repr((names, table.num_rows, table.select(plain).to_pydict())).encode())
+
+
+def _is_tensor(kind: pa.DataType) -> bool:
+    return isinstance(kind, pa.BaseExtensionType)
 
 
 def _absolute(uri: str | os.PathLike[str]) -> str:

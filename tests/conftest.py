@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -70,7 +71,25 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(place: Path) -> Iterator[None]:
+def s3_endpoint() -> Iterator[str]:
+    """Where a test may start an S3 server: the place and its keys are in the environment, for workers too."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+    known = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in known.items():
+            patch.setenv(name, value)
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(place: Path, s3_endpoint: str) -> Iterator[None]:
     """One cluster for the whole session; its workers stand in `place`, as they would had the user started it."""
     import ray
 

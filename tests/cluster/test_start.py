@@ -11,8 +11,8 @@ GPUS = [{"CPU": 16.0, "GPU": 4.0}, {"CPU": 16.0, "GPU": 2.0}]
 HEAD = {"CPU": 4.0}
 
 
-def found(nodes, work=100, threads=1, **keys):
-    return room(ClusterSpec(**keys), threads, work, nodes)
+def found(nodes, work=100, threads=1, grows=False, **keys):
+    return room(ClusterSpec(**keys), threads, work, nodes, grows=grows)
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,16 @@ def test_a_slot_that_no_single_node_holds_is_refused(slots):
 
 def test_a_cluster_without_nodes_holds_nothing():
     assert refused([])[0] == "training.threads"
+
+
+def test_in_a_cluster_that_grows_slots_may_follow_as_nodes_join():
+    assert found(LAPTOP, grows=True) == Room(slots=8, cpus=1, gpus=0, most=100)
+    assert found(LAPTOP, work=3, grows=True) == Room(slots=3, cpus=1, gpus=0, most=3)
+
+
+def test_in_a_cluster_that_grows_a_number_of_slots_asks_for_nodes():
+    head = [{"CPU": 0.0}]
+    assert found(head, grows=True, slots=6) == Room(slots=6, cpus=1, gpus=0)
+    assert found(head, grows=True, slots=6, threads=9, gpus_per_slot=0.5) == Room(slots=6, cpus=9, gpus=0.5)
+    assert found(head, grows=True, slots=6, work=2).slots == 2
+    assert refused(head, grows=True)[0] == "cluster.slots"
