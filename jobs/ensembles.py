@@ -87,7 +87,7 @@ def run(asked: Sequence[Asked]) -> int:
             statuses.append(session.carry_out(each.command, each.plan))
     finally:
         if not joined:
-            ray.shutdown()
+            start.stop()
     return max(statuses)
 
 

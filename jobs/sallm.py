@@ -166,7 +166,7 @@ def _carry_out(stages: Sequence[Mapping[str, Spec]], place: str, *, retry_failed
         return 1
     finally:
         if not joined:
-            ray.shutdown()
+            start.stop()
     return 0
 
 

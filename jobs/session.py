@@ -64,7 +64,7 @@ def _do(asked: Command, plan: Plan, wanted: Sequence[str], uri: str) -> int:
                     _stages(session, tracker, wanted, retry_failed=asked.retry_failed)
                 finally:
                     if not joined:  # before MLflow hears how it ended, so that nothing is trained after that
-                        ray.shutdown()
+                        start.stop()
                 plan = session.plan
                 found, ended = outcome.facts(plan), outcome.mlflow_status(plan)
                 told = outcome.metrics(found) | (blaming.metrics(plan) if "blame" in wanted else {})

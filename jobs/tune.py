@@ -76,7 +76,7 @@ def _do(found: Search, uri: str) -> int:
                     _try_all(found, progress)
                 finally:
                     if not joined:  # before MLflow hears how it ended, so that nothing is tried after that
-                        ray.shutdown()
+                        start.stop()
                 records = found.schedule.records()
                 ending = outcome(records, found.spec.search)
                 searches.write_results(found, records, ending)

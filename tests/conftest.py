@@ -91,15 +91,13 @@ def s3_endpoint() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def ray_cluster(place: Path, s3_endpoint: str) -> Iterator[None]:
     """One cluster for the whole session; its workers stand in `place`, as they would had the user started it."""
-    import ray
-
     from cluster import start
 
     with contextlib.chdir(place), pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)  # workers import the rooms, installed or not
         start.start()
     yield
-    ray.shutdown()
+    start.stop()
 
 
 @pytest.fixture(scope="session")
