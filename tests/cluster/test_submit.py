@@ -60,6 +60,7 @@ def head(tmp_path_factory) -> Iterator[Head]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
         "RAY_AUTH_MODE": "token",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or Ray takes 127.0.0.1 for the address in the network
         "RAY_AUTH_TOKEN": "a-token-of-this-test-alone-0123456789",
     }
     log = tmp_path_factory.mktemp("head") / "head.log"
