@@ -18,7 +18,7 @@ from typing import Any
 
 from salcore import layout
 from salcore.data.root import data_root
-from salcore.errors import UserError
+from salcore.errors import Damaged, UserError
 from salcore.settings import settings_of, taken
 from salcore.spec import Spec, describe, from_dict, parse
 from salcore.storage import Store, is_remote
@@ -46,16 +46,28 @@ def run(program: str, description: str, action: Callable[[Command], int], argv: 
 
 
 def guarded(program: str, action: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
-    """Do `action` on the arguments; a UserError becomes one line and status 2, an interruption one line and 130."""
+    """Do `action` on the arguments; returns the exit status.
+
+    A UserError becomes one line and status 2, a damaged file or a storage that fails one line and status 1, and an
+    interruption one line and status 130.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    again = shlex.join(["python", "-m", f"jobs.{program}", *arguments])
     on_termination()
     try:
         return action(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Damaged as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a full disk, a store that is read-only or gone
+        told = " ".join(str(error).split())
+        print(f"stopped: {told}; what is finished is kept. Make room or mend it, then go on with: {again}",
+              file=sys.stderr)  # fmt: skip
+        return 1
     except KeyboardInterrupt:
-        again = shlex.join(["python", "-m", f"jobs.{program}", *arguments])
         print(f"\ninterrupted; what is finished is kept. Go on with: {again}", file=sys.stderr, flush=True)
         return 130
 

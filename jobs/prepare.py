@@ -17,7 +17,7 @@ from salcore.data.part import text_digests
 from salcore.errors import UserError
 from salcore.member_files import failed, read_record, trained
 from salcore.members import Member
-from salcore.spec import Spec, from_dict
+from salcore.spec import Spec, fingerprints, parse
 from salcore.storage import Store
 
 
@@ -179,14 +179,13 @@ def _check_directory(store: Store, spec: Spec, fingerprint: str) -> None:
     """Refuse a directory whose members would differ; say in what."""
     if not store.exists(layout.SPEC):
         return
-    text = store.read(layout.SPEC).decode()
-    values = yaml.safe_load(text) or {}
-    if "sallm" in (values.get("fingerprints") or {}):
+    text = store.read(layout.SPEC)
+    marks = fingerprints(text)
+    if "sallm" in marks:
         raise UserError("--run-dir", f"a new folder, or one of the runs in {store}, which python -m jobs.sallm made")
-    if values.get("fingerprints", {}).get("member") in {fingerprint, None}:
+    if marks.get("member") in {fingerprint, None}:
         return
-    old = from_dict({key: value for key, value in values.items() if key != "fingerprints"})
-    changed = [key for key in _differences(old.to_dict(), spec.to_dict()) if _makes_members(key)]
+    changed = [key for key in _differences(parse(text).to_dict(), spec.to_dict()) if _makes_members(key)]
     what = ", ".join(changed) or "the data's content, or a file of weights"
     raise UserError("--run-dir", f"a new folder, since the members in {store} differ from this spec's in {what}")
 

@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Any, Literal
 
 from salcore.layout import MLFLOW, member_file
-from salcore.member_files import FAILED, HISTORY, RECORD
+from salcore.member_files import FAILED, HISTORY, RECORD, read_failure, read_history, read_record
 from salcore.members import Member
 from salcore.spec import Spec
 from salcore.storage import FileInfo, Store
@@ -140,14 +140,14 @@ def _cut(text: str) -> str:
 def _own(store: Store, member: Member, name: str) -> dict[str, Any] | None:
     """The content of member.json or failed.json if it is this very member's."""
     try:
-        content = store.read_json(member_file(member.index, name))
+        content = {RECORD: read_record, FAILED: read_failure}[name](store, member.index)
     except FileNotFoundError:  # a retry removed it after it was listed
         return None
-    return content if content["fingerprint"] == member.fingerprint else None
+    return content if content is not None and content["fingerprint"] == member.fingerprint else None
 
 
 def _rows(store: Store, member: Member) -> list[dict[str, Any]]:
-    return store.read_parquet(member_file(member.index, HISTORY)).to_pylist()
+    return read_history(store, member.index).to_pylist()
 
 
 def _points(row: Mapping[str, Any], at_ms: int) -> Iterator[Point]:

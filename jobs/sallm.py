@@ -23,7 +23,7 @@ from salcore.errors import UserError
 from salcore.members import fingerprint
 from salcore.sallm import page, table, variants
 from salcore.sallm.results import Sallm
-from salcore.spec import SallmSpec, Spec, from_dict
+from salcore.spec import SallmSpec, Spec, fingerprints, parse
 from salcore.storage import Store
 from salcore.studies.page import printed
 from salcore.studies.row import table as as_table
@@ -117,11 +117,10 @@ def _check_directory(store: Store, spec: Spec) -> None:
     """Refuse a directory of something else, or whose networks are others; more members and variants may join them."""
     if not store.exists(layout.SPEC):
         return
-    values = yaml.safe_load(store.read(layout.SPEC).decode()) or {}
-    if "sallm" not in (values.get("fingerprints") or {}):
+    text = store.read(layout.SPEC)
+    if "sallm" not in fingerprints(text):
         raise UserError("--run-dir", f"a new folder, or that of SalLM; {store} holds another run", str(store))
-    values.pop("fingerprints")
-    before, now = _made_of(from_dict(values)), _made_of(spec)
+    before, now = _made_of(parse(text)), _made_of(spec)
     changed = [key for key in now if before[key] != now[key]]
     if "mean_teacher" in before["variants"] and before["members"] != now["members"]:
         changed.append("ensemble.members, and the mean over other teachers is another explanation")

@@ -1,6 +1,6 @@
 """From a command to a checked search: its trials, what may not change in its directory, and what is told of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from salcore.search.page import build
 from salcore.search.record import METRICS
 from salcore.search.settings import Setting, at, spec_of
 from salcore.search.table import table
-from salcore.spec import AttentionSpec, Between, GuidanceSpec, Spec, from_dict
+from salcore.spec import AttentionSpec, Between, GuidanceSpec, Spec, fingerprints, parse
 from salcore.training import check_attention
 
 TABLE, CHOSEN, MAP = "search.parquet", "chosen.yaml", "report/heat_map.png"
@@ -135,7 +135,7 @@ def text_of(search: Search) -> str:
 def finished(search: Search) -> bool:
     """Whether storage already holds all that the search would make."""
     store = search.plan.store
-    there = store.exists(layout.SPEC) and store.read(layout.SPEC).decode() == text_of(search)
+    there = store.exists(layout.SPEC) and store.read(layout.SPEC) == text_of(search).encode()
     return there and store.exists(layout.REPORT) and len(search.schedule.records()) == len(search.schedule)
 
 
@@ -189,11 +189,10 @@ def _check_directory(plan: Plan) -> None:
     """Refuse a directory of something else, or of a search among other settings; say in what."""
     if not plan.store.exists(layout.SPEC):
         return
-    values = yaml.safe_load(plan.store.read(layout.SPEC).decode()) or {}
-    marks: Mapping[str, str] = values.pop("fingerprints", {})
-    if "search" not in marks:
+    text = plan.store.read(layout.SPEC)
+    if "search" not in fingerprints(text):
         raise UserError("--run-dir", f"a new folder, or that of a search; {plan.store} holds an ensemble")
-    before, now = made_of(from_dict(values)), made_of(plan.spec)
+    before, now = made_of(parse(text)), made_of(plan.spec)
     if changed := [key for key in {**before, **now} if before.get(key) != now.get(key)]:
         what = ", ".join(changed)
         raise UserError(

@@ -109,7 +109,7 @@ def finished(plan: Plan, wanted: Sequence[str], *, retry_failed: bool = False) -
     """Whether storage already holds all that these stages would make."""
     if plan.undecided or ("train" in wanted and plan.untrained(retry_failed=retry_failed)):
         return False
-    if not plan.store.exists(layout.SPEC) or plan.store.read(layout.SPEC).decode() != resolved(plan):
+    if not plan.store.exists(layout.SPEC) or plan.store.read(layout.SPEC) != resolved(plan).encode():
         return False
     if "explain" in wanted:
         found = inventory.take(plan.store, plan.spec, plan.data, plan.trained())

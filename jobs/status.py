@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import salcore
 from jobs import command
+from jobs.lock import read_holder
 from salcore import layout, until
+from salcore.errors import Damaged
 from salcore.member_files import CHECKPOINT
 from salcore.sallm import variants
 
@@ -29,7 +31,8 @@ def describe(run: "salcore.runs.Run") -> str:
     if "sallm" in run.fingerprints:
         return "\n".join(_students(run))
     spec, store = run.spec, run.store
-    checkpoints = [int(name.split("/")[1]) for name in store.files("members") if name.endswith(f"/{CHECKPOINT}")]
+    found = (re.fullmatch(rf"members/(\d+)/{re.escape(CHECKPOINT)}", name) for name in store.files("members"))
+    checkpoints = [int(match.group(1)) for match in found if match]
     lines = [f"run      {store}", f"driver   {_driver(run)}"]
     lines.append(f"train    {len(run.members)}/{run.planned} members trained")
     lines += [f"         member {index} has a checkpoint" for index in checkpoints]
@@ -83,10 +86,11 @@ def _filters(run: "salcore.runs.Run") -> Iterator[str]:
 
 
 def _driver(run: "salcore.runs.Run") -> str:
-    if not run.store.exists(layout.LOCK):
-        return "none"
-    holder = run.store.read_json(layout.LOCK)
-    return f"process {holder['pid']} on {holder['host']} since {holder['started']}"
+    try:
+        holder = read_holder(run.store)
+    except Damaged:
+        return f"not known, {run.store.path(layout.LOCK)} is damaged"
+    return "none" if holder is None else f"process {holder.pid} on {holder.host} since {holder.started}"
 
 
 if __name__ == "__main__":

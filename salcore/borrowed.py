@@ -1,5 +1,7 @@
 """Run directories whose members are copies from another run: they explain data that the members never saw."""
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -7,7 +9,8 @@ import numpy as np
 from salcore import layout
 from salcore.data import Data, find
 from salcore.data.own import as_evaluation
-from salcore.member_files import RECORD
+from salcore.errors import Damaged
+from salcore.member_files import RECORD, read_record
 from salcore.members import Member
 from salcore.spec import Spec
 from salcore.storage import Store
@@ -20,7 +23,9 @@ def is_borrowed(store: Store) -> bool:
 
 def data_of(spec: Spec, store: Store) -> Data:
     """All images of the spec's source, as the copied members see them. Raises UserError."""
-    record = _first_record(store)
+    record = next(_records(store), None)
+    if record is None:
+        raise Damaged(f"{store} lacks the members that it explains with: copy them anew into another --run-dir")
     shape = record["shape"]
     square = len(shape) == 3 and shape[1] == shape[2]
     size = spec.data.image_size or (shape[1] if square else None)
@@ -35,8 +40,6 @@ def data_of(spec: Spec, store: Store) -> Data:
 
 def members_of(spec: Spec, store: Store) -> tuple[Member, ...]:
     """The copied members, as their records tell them."""
-    run = sorted(name.split("/")[1] for name in store.files("members") if name.endswith(f"/{RECORD}"))
-    records = [store.read_json(f"members/{folder}/{RECORD}") for folder in run]
     return tuple(
         Member(
             index=record["index"],
@@ -46,10 +49,14 @@ def members_of(spec: Spec, store: Store) -> tuple[Member, ...]:
             weights=record["weights_from"],
             fingerprint=record["fingerprint"],
         )
-        for record in records
+        for record in _records(store)
     )
 
 
-def _first_record(store: Store) -> dict[str, Any]:
-    name = next(name for name in store.files("members") if name.endswith(f"/{RECORD}"))
-    return store.read_json(name)
+def _records(store: Store) -> Iterator[dict[str, Any]]:
+    """The records of the copied members, in order. Raises Damaged."""
+    for name in store.files("members"):
+        if (match := re.fullmatch(rf"members/(\d+)/{re.escape(RECORD)}", name)) is not None:
+            record = read_record(store, int(match.group(1)))
+            assert record is not None
+            yield record

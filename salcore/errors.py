@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend."""
+"""What is the user's to mend: a mistake, told in one line, and a file that is not as it was written."""
 
 _ABSENT = object()
 
@@ -24,6 +24,13 @@ class UserError(ValueError):
     def __reduce__(self) -> tuple:
         # Crosses process boundaries (Ray) with its message intact: the default would call __init__ with one argument.
         return _restore, (self.key, str(self))
+
+
+class Damaged(ValueError):
+    """A file of a run that is not as it was written: a disk, or somebody's hand, was in it.
+
+    The message names it and says what to do. Commands print it without a traceback and exit with status 1.
+    """
 
 
 def _restore(key: str, message: str) -> UserError:

@@ -25,6 +25,7 @@ from salcore.member_files import load_member
 from salcore.members import Member, fingerprint
 from salcore.padding import bound
 from salcore.parameter_space import ProfileStatistics
+from salcore.sealed import read_sealed, sealed
 from salcore.spec import MethodSpec, Spec
 from salcore.storage import Store
 from salcore.tokens import embedded
@@ -104,7 +105,7 @@ class Explainer:
     def predictions(self, member: Member, part: Range) -> Predictions:
         """The member's logits on a range: read if they are there, else computed and written."""
         name = f"{member_folder(member.index)}/{LOGITS}/{part_file(part.part)}"
-        mark = fingerprint(member.fingerprint, self._digest(part))
+        mark = predictions_mark(member, self._digest(part))
         found = read_predictions(self._store, name, mark)
         if found is None:
             logits = np.concatenate([self._logits(member, batch) for batch in self._batches(part)])
@@ -271,17 +272,21 @@ def majority(votes: np.ndarray, classes: int) -> np.ndarray:
     return counts.argmax(0).astype(np.int32)
 
 
+def predictions_mark(member: Member, digest: str) -> str:
+    """What the logits of a member on a range carry: whose they are, and the digest of what they are of."""
+    return fingerprint(member.fingerprint, digest)
+
+
 def read_predictions(store: Store, name: str, mark: str | None = None) -> Predictions | None:
     """Logits of one range from their file; None if there is none, it is damaged, or it does not carry `mark`."""
-    if not store.exists(name):
-        return None
     try:
-        reader = ipc.open_file(store.open(name))
-        table = reader.read_all()
-        metadata = json.loads(reader.schema.metadata[shards.METADATA])
-    except (pa.ArrowInvalid, OSError, KeyError, TypeError):
+        table = read_sealed(store, name)
+    except (FileNotFoundError, shards.CorruptShard):
         return None
-    if mark is not None and metadata["fingerprint"] != mark:
+    metadata = shards.header(table.schema)
+    if not isinstance(metadata, dict) or {"label", "prediction", "logits"} - {*table.column_names}:
+        return None
+    if mark is not None and metadata.get("fingerprint") != mark:
         return None
     logits = table["logits"].combine_chunks()
     return Predictions(
@@ -302,6 +307,7 @@ def _encode_predictions(predictions: Predictions, samples: np.ndarray, mark: str
         }
     ).replace_schema_metadata({shards.METADATA: json.dumps({"fingerprint": mark})})
     sink = pa.BufferOutputStream()
+    table = sealed(table)
     with ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     return sink.getvalue()

@@ -98,7 +98,7 @@ class Explanations:
         store = Store(attention.explanations)
         if not store.exists(layout.SPEC):
             raise UserError(KEY, f"a run directory (with a {layout.SPEC})", attention.explanations)
-        spec = parse(store.read(layout.SPEC).decode())
+        spec = parse(store.read(layout.SPEC))
         known = [method.folder for method in spec.attribution.methods]
         method = attention.method or known[0]
         if method not in known:

@@ -8,7 +8,7 @@ from salcore import shards
 from salcore.attribution import takes_statistics
 from salcore.blame.marks import Marks
 from salcore.data import Data
-from salcore.explain import Item, maps_fingerprint, within
+from salcore.explain import Item, maps_fingerprint, predictions_mark, read_predictions, within
 from salcore.layout import LOGITS, Range, maps_folder, member_folder, part_file, ranges
 from salcore.members import Member
 from salcore.spec import MethodSpec, Spec
@@ -60,14 +60,17 @@ def take(store: Store, spec: Spec, data: Data, members: Sequence[Member]) -> Inv
                     lacking.setdefault(part.part, []).append(method.folder)
                     inventory.outdated[method.folder] += entry is not None
             inventory.entries[method.folder, member.index] = entries
-        folder = f"{member_folder(member.index)}/{LOGITS}"
-        predicted = store.files(folder)
         inventory.missing += [
             Item(member=member.index, range=part, methods=tuple(lacking.get(part.part, ())))
             for part in cut
-            if part.part in lacking or f"{folder}/{part_file(part.part)}" not in predicted
+            if part.part in lacking or not _predicted(store, member, part, digests[part])
         ]
     return inventory
+
+
+def _predicted(store: Store, member: Member, part: Range, digest: str) -> bool:
+    name = f"{member_folder(member.index)}/{LOGITS}/{part_file(part.part)}"
+    return read_predictions(store, name, predictions_mark(member, digest)) is not None
 
 
 def _finished(store: Store, method: MethodSpec, member: Member, problems: list[str]) -> dict[str, shards.Entry]:
@@ -82,6 +85,7 @@ def _covers(part: Range, method: MethodSpec) -> bool:
 
 
 def _all_ranges(cut: Sequence[Range], spec: Spec) -> Iterator[Range]:
+    yield from cut
     for method in spec.attribution.methods:
         yield from (within(part, method) for part in cut if _covers(part, method))
 

@@ -8,8 +8,8 @@ to the same places.
 import hashlib
 import io
 import math
-import pickle
 import platform
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +17,11 @@ from typing import Any
 import pyarrow as pa
 import safetensors.torch
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from salcore.data import Data
+from salcore.errors import Damaged
 from salcore.explanations import explained
 from salcore.layout import member_file
 from salcore.members import Member
@@ -29,6 +31,33 @@ from salcore.training import Diverged, Epoch, final_weights, fit
 
 RECORD, FAILED, HISTORY = "member.json", "failed.json", "history.parquet"
 WEIGHTS, CHECKPOINT = "weights.safetensors", "checkpoint.pt"
+
+
+class _Record(BaseModel):
+    """Types of what `member.json` is relied on for. Without its weights' size and checksum a member is not trained."""
+
+    model_config = ConfigDict(extra="allow")
+
+    fingerprint: str
+    index: int = 0
+    seeds: dict[str, int] = {}
+    metrics: dict[str, float] = {}
+    classes: list[str] = []
+    shape: list[int] = []
+    mean: list[float] = []
+    std: list[float] = []
+    weights_sha256: str = ""
+    weights_bytes: int = -1
+    weights_from: str | None = None
+
+
+class _Failure(BaseModel):
+    """What `failed.json` holds."""
+
+    reason: str
+    epoch: int = 0
+    attempts: int = 0
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,20 +134,31 @@ def fail(store: Store, member: Member, reason: str, *, epoch: int, attempts: int
 
 
 def read_record(store: Store, index: int) -> dict[str, Any] | None:
-    """The content of `member.json`, None if there is none."""
+    """The content of `member.json`, None if there is none. Raises Damaged for one that is none."""
     name = member_file(index, RECORD)
-    return store.read_json(name) if store.exists(name) else None
+    return store.read_as(name, _Record).model_dump() if store.exists(name) else None
+
+
+def read_failure(store: Store, index: int) -> dict[str, Any] | None:
+    """The content of `failed.json`, None if there is none. Raises Damaged for one that is none."""
+    name = member_file(index, FAILED)
+    return store.read_as(name, _Failure).model_dump() if store.exists(name) else None
+
+
+def read_history(store: Store, index: int) -> pa.Table:
+    """One row per epoch of a member. Raises Damaged, FileNotFoundError."""
+    return store.read_parquet(member_file(index, HISTORY), ["epoch", "seconds"])
 
 
 def load_member(store: Store, member: Member, data: Data) -> nn.Module:
-    """The trained network of a member, in eval mode. Raises ValueError that names the file if its checksum is wrong."""
+    """The trained network of a member, in eval mode. Raises Damaged that names the file if its checksum is wrong."""
     record = read_record(store, member.index)
     if record is None:
         raise FileNotFoundError(f"member {member.index} is not trained in {store}")
     name = member_file(member.index, WEIGHTS)
     content = store.read(name)
     if hashlib.sha256(content).hexdigest() != record["weights_sha256"]:
-        raise ValueError(
+        raise Damaged(
             f"{store.path(name)} was altered (its checksum is not the one in {RECORD}): delete the folder to retrain"
         )
     model = build(member.model, input_shape=data.shape, classes=len(data.classes), start=False)
@@ -127,8 +167,7 @@ def load_member(store: Store, member: Member, data: Data) -> nn.Module:
 
 
 def _failure(store: Store, member: Member) -> dict[str, Any] | None:
-    name = member_file(member.index, FAILED)
-    record = store.read_json(name) if store.exists(name) else None
+    record = read_failure(store, member.index)
     return record if record and record["fingerprint"] == member.fingerprint else None
 
 
@@ -142,15 +181,24 @@ def _resume(store: Store, member: Member) -> tuple[list[dict[str, float]], dict[
     name = member_file(member.index, CHECKPOINT)
     if not store.exists(name):
         return [], None
-    content = store.read(name)
-    try:
-        saved = torch.load(io.BytesIO(content), weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
-        saved = None  # damaged: the files of this project appear whole, so somebody else's hand was in it
-    if not isinstance(saved, dict) or saved.get("fingerprint") != member.fingerprint:
+    saved = _unpacked(store.read(name))
+    if saved is None or saved["fingerprint"] != member.fingerprint:
         store.delete(name)
         return [], None
     return saved["history"], saved["state"]
+
+
+def _unpacked(content: bytes) -> dict[str, Any] | None:
+    """What a checkpoint holds, None if it is damaged: torch itself does not look at the checksums of the archive."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            whole = archive.testzip() is None
+        saved = torch.load(io.BytesIO(content), weights_only=True) if whole else None
+    except Exception:  # whatever a damaged archive makes zipfile and torch say; storage has no part in it any more
+        return None
+    parts = {"fingerprint": str, "history": list, "state": dict}
+    known = isinstance(saved, dict) and all(isinstance(saved.get(key), kind) for key, kind in parts.items())
+    return saved if known else None
 
 
 def _save_checkpoint(store: Store, member: Member, state: dict[str, Any], rows: list[dict[str, float]]) -> None:

@@ -1,6 +1,5 @@
 """A run directory, opened for reading: what notebooks and the report work with."""
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,18 +9,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import yaml
-from pyarrow import ipc
 
 from salcore import borrowed, layout, shards, until
 from salcore.data import Data, load
-from salcore.errors import UserError
+from salcore.errors import Damaged, UserError
 from salcore.explain import read_predictions
 from salcore.finite import finite_rows
-from salcore.layout import member_file
-from salcore.member_files import FAILED, HISTORY, RECORD, read_record
-from salcore.spec import Spec, parse
+from salcore.member_files import FAILED, RECORD, read_failure, read_history, read_record
+from salcore.spec import Spec, fingerprints, parse
 from salcore.storage import Store
+from salcore.summary import read_stats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +43,9 @@ class Run:
         self.store = Store(uri)
         if not self.store.exists(layout.SPEC):
             raise UserError("RUN", f"a run directory (with a {layout.SPEC})", str(uri))
-        text = self.store.read(layout.SPEC).decode()
-        self.spec: Spec = parse(text)
-        self.fingerprints: dict[str, str] = (yaml.safe_load(text) or {}).get("fingerprints", {})
+        content = self.store.read(layout.SPEC)
+        self.spec: Spec = parse(content)
+        self.fingerprints: dict[str, str] = fingerprints(content)
 
     def __repr__(self) -> str:
         return f"<Run {self.spec.name!r}: {len(self.members)} members, methods {', '.join(self.methods) or 'none'}>"
@@ -67,7 +64,8 @@ class Run:
     def failures(self) -> dict[int, str]:
         """Why members failed, by index."""
         failed = [index for index in self._with(FAILED) if index < self.planned]
-        return {index: self.store.read_json(member_file(index, FAILED))["reason"] for index in failed}
+        found = {index: read_failure(self.store, index) for index in failed}
+        return {index: record["reason"] for index, record in found.items() if record is not None}
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
@@ -82,13 +80,13 @@ class Run:
         return record
 
     def history(self, member: int) -> pa.Table:
-        """One row per epoch of a member: losses, accuracy, learning rate, seconds."""
-        return self.store.read_parquet(member_file(member, HISTORY))
+        """One row per epoch of a member: losses, accuracy, learning rate, seconds. Raises Damaged."""
+        return read_history(self.store, member)
 
     @cached_property
     def summary(self) -> pa.Table:
         """One row per method: SNR and its interval, debiased SNR, SSIM and more."""
-        return self.store.read_parquet(layout.SUMMARY)
+        return self.store.read_parquet(layout.SUMMARY, ["method", "snr"])
 
     def mean(self, method: str) -> np.ndarray:
         """Mean map over members of every sample, `(N, C, H, W)` float32."""
@@ -118,7 +116,7 @@ class Run:
 
     def metadata(self, method: str) -> dict[str, Any]:
         """What the first statistics file of a method says of itself."""
-        return _metadata(self._open_stats(self.stats_files(method)[0]))
+        return read_stats(self.store, self.stats_files(method)[0]).metadata
 
     def convergence_members(self, method: str) -> tuple[int, ...]:
         """Numbers of members at which the columns `mean_norm` and `sigma_norm` stand."""
@@ -138,8 +136,8 @@ class Run:
             for position in positions:
                 part, row = divmod(position, size)
                 if part not in opened:
-                    opened[part] = shards.read(
-                        self.store, f"{layout.maps_folder(method, member)}/{layout.part_file(part)}"
+                    opened[part] = shards.read_finished(
+                        self.store, layout.maps_folder(method, member), layout.part_file(part)
                     )
                 rows.append(opened[part].maps(row, row + 1)[0])
             found.append(np.stack(rows))
@@ -199,14 +197,11 @@ class Run:
     def _ranges(self, samples: int) -> list[layout.Range]:
         return list(layout.ranges(samples, self.spec.attribution.shard_samples))
 
-    def _open_stats(self, name: str) -> ipc.RecordBatchFileReader:
-        return ipc.open_file(self.store.open(name))
-
     def _stats(self, method: str, column: str) -> pa.ChunkedArray:
         parts = self.stats_files(method)
         if not parts:
             raise ValueError(f"`method`: expected one of {', '.join(self.methods)}, got {method!r}")
-        return pa.chunked_array([c for part in parts for c in self._open_stats(part).read_all()[column].chunks])
+        return pa.chunked_array([c for part in parts for c in read_stats(self.store, part).stats[column].chunks])
 
     def _tensors(self, method: str, column: str) -> np.ndarray:
         return _tensor(self._stats(method, column))
@@ -217,20 +212,17 @@ class Run:
         if not len(found):
             return None
         part, row = divmod(int(found[0]), self.spec.attribution.shard_samples)
-        return self._open_stats(self.stats_files(method)[part]).read_all().slice(row, 1)
+        return read_stats(self.store, self.stats_files(method)[part]).stats.slice(row, 1)
 
     def _member_logits(self, member: int) -> tuple[np.ndarray, np.ndarray]:
         folder = f"{layout.member_folder(member)}/{layout.LOGITS}"
         names = [f"{folder}/{layout.part_file(part.part)}" for part in self._ranges(self.spec.data.eval_samples)]
         parts = [part for part in (read_predictions(self.store, name) for name in names) if part]
         if len(parts) < len(names):
-            raise ValueError(f"member {member} of {self.store} has not seen every evaluation sample yet")
+            cure = f"python -m jobs.explain {self.store} makes its logits"
+            raise Damaged(f"member {member} of {self.store} has not seen every evaluation sample yet: {cure}")
         return np.concatenate([part.label for part in parts]), np.concatenate([part.logits for part in parts])
 
 
 def _tensor(column: pa.ChunkedArray) -> np.ndarray:
     return column.combine_chunks().to_numpy_ndarray()
-
-
-def _metadata(reader: ipc.RecordBatchFileReader) -> dict[str, Any]:
-    return json.loads(reader.schema.metadata[shards.METADATA])

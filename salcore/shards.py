@@ -11,7 +11,8 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from itertools import accumulate
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
+from salcore.errors import Damaged
 from salcore.finite import finite_rows
 from salcore.storage import TEMPORARY, FileInfo, Store
 
@@ -30,8 +32,8 @@ _COLUMNS = {"sample": pa.int64(), "label": pa.int32(), "target": pa.int32(), "pr
 _DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
 
 
-class CorruptShard(ValueError):
-    """A file that is not a whole shard: truncated, or of another format. The message names it."""
+class CorruptShard(Damaged):
+    """A file that is not a whole shard: truncated, altered, or of another format. The message names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +51,14 @@ class Entry:
 class Shard:
     """An open shard: its columns, and its maps by range. Local float32 maps are views of the memory-mapped file.
 
-    Made by `open_shard`. Holds at most one record batch (a few MB) of a file that is not memory-mapped.
+    Made by `open_shard`. Reading raises CorruptShard where the values do not go with what the file says of them.
+    Holds at most one record batch (a few MB) of a file that is not memory-mapped.
     """
 
-    def __init__(self, source: pa.NativeFile | pa.Buffer, reader: ipc.RecordBatchFileReader, starts: list[int]) -> None:
-        self._source = source
+    def __init__(
+        self, source: pa.NativeFile | pa.Buffer, reader: ipc.RecordBatchFileReader, starts: list[int], name: str
+    ) -> None:
+        self._source, self._name = source, name
         self._reader = reader
         self._schema = reader.schema
         self._starts = starts
@@ -72,7 +77,7 @@ class Shard:
     @property
     def metadata(self) -> dict[str, Any]:
         """What the writer recorded: member, seeds, method, settings, fingerprints, code version."""
-        return json.loads(self._schema.metadata[METADATA])
+        return header(self._schema)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -84,8 +89,10 @@ class Shard:
         if name not in self.columns:
             raise ValueError(f"`name`: expected one of {', '.join(self.columns)}, got {name!r}")
         options = ipc.IpcReadOptions(included_fields=[self._schema.get_field_index(name)])
-        table = ipc.open_file(self._source, options=options).read_all()
-        return table.column(name).to_numpy()
+        with self._whole():
+            table = ipc.open_file(self._source, options=options).read_all()
+            table.validate()
+            return table.column(name).to_numpy()
 
     def maps(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Maps of the rows `start..stop`, `(stop - start, *shape)` float32; not copied inside a float32 batch."""
@@ -111,13 +118,22 @@ class Shard:
 
     def _values(self, index: int) -> np.ndarray:
         if self._batch is None or self._batch[0] != index:
-            batch = self._reader.get_batch(index)
-            values = batch.column("map").to_numpy_ndarray()
+            with self._whole():
+                batch = self._reader.get_batch(index)
+                batch.validate()
+                values = batch.column("map").to_numpy_ndarray()
             if values.dtype == np.float16:
                 exponents = batch.column("exponent").to_numpy().astype(np.int32)
                 values = np.ldexp(values.astype(np.float32), along_rows(exponents, values.ndim))
             self._batch = index, values
         return self._batch[1]
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise not_whole(self._name, error) from None
 
 
 def encode(
@@ -188,6 +204,15 @@ def read(store: Store, name: str) -> Shard:
     return open_shard(store.open(name), store.path(name))
 
 
+def read_finished(store: Store, folder: str, path: str) -> Shard:
+    """Open a shard that is as its manifest says, by size and time or else by hash. Raises CorruptShard."""
+    name = f"{folder}/{path}"
+    known, info = read_manifest(store, folder).get(path), store.info(name)
+    if info is not None and known is not None:
+        _check(store, name, info, known)
+    return read(store, name)
+
+
 def open_shard(source: pa.NativeFile | pa.Buffer, name: str = "shard") -> Shard:
     """Open a shard from a (memory-mapped) file or its bytes; `name` is what messages call it. Raises CorruptShard."""
     try:
@@ -195,28 +220,55 @@ def open_shard(source: pa.NativeFile | pa.Buffer, name: str = "shard") -> Shard:
         narrow = ipc.open_file(source, options=ipc.IpcReadOptions(included_fields=[0]))  # the maps stay unread
         rows = [narrow.get_batch(i).num_rows for i in range(narrow.num_record_batches)]
     except (pa.ArrowException, OSError) as error:
-        raise CorruptShard(f"{name} is not a whole shard ({error})") from None
-    schema, expected = reader.schema, {**_COLUMNS, "exponent": pa.int16()}
-    wrong = [key for key, kind in expected.items() if key not in schema.names or schema.field(key).type != kind]
-    if "map" not in schema.names or not isinstance(schema.field("map").type, pa.FixedShapeTensorType):
-        wrong.append("map")
-    if METADATA not in (schema.metadata or {}):
-        wrong.append("metadata")
-    if wrong:
+        raise not_whole(name, error) from None
+    if wrong := _not_of_a_shard(reader.schema):
         raise CorruptShard(f"{name} is an Arrow file but no map shard: missing or of another type: {', '.join(wrong)}")
-    return Shard(source, reader, [0, *accumulate(rows)])
+    return Shard(source, reader, [0, *accumulate(rows)], name)
+
+
+def not_whole(name: str, error: Exception) -> CorruptShard:
+    """The error for a file that pyarrow cannot read, in one line."""
+    return CorruptShard(f"{name} is not a whole shard ({' '.join(str(error).split())})")
+
+
+def _not_of_a_shard(schema: pa.Schema) -> list[str]:
+    """The columns that a shard has and this file has not, or has of another type."""
+    expected = {**_COLUMNS, "exponent": pa.int16()}
+    wrong = [key for key, kind in expected.items() if schema.names.count(key) != 1 or schema.field(key).type != kind]
+    tensor = schema.field("map").type if schema.names.count("map") == 1 else None
+    if not isinstance(tensor, pa.FixedShapeTensorType) or tensor.value_type not in _DTYPES.values():
+        wrong.append("map")
+    if not isinstance(header(schema), dict):
+        wrong.append("metadata")
+    return wrong
+
+
+def header(schema: pa.Schema, key: bytes = METADATA) -> Any:
+    """The JSON value that a file of this project has in its schema's metadata; None if there is none."""
+    try:
+        return json.loads((schema.metadata or {}).get(key, b"null"))
+    except (ValueError, RecursionError):
+        return None
 
 
 def read_manifest(store: Store, folder: str) -> dict[str, Entry]:
-    """Entries by path of a folder's manifest; empty if there is none. Raises ValueError if it cannot be understood."""
+    """Entries by path of a folder's manifest; empty if there is none. Raises Damaged if it cannot be understood."""
     name = f"{folder}/{MANIFEST}"
     if not store.exists(name):
         return {}
     try:
-        entries = [Entry(**entry) for entry in store.read_json(name)["shards"]]
+        entries = [_known(entry) for entry in store.read_json(name)["shards"]]
     except (TypeError, KeyError) as error:
-        raise ValueError(f"{store.path(name)} is not a manifest ({error})") from None
+        raise Damaged(f"{store.path(name)} is not a manifest ({error}): delete it to have it made again") from None
     return {entry.path: entry for entry in entries}
+
+
+def _known(values: dict[str, Any]) -> Entry:
+    """The entry of a manifest's values. Raises TypeError."""
+    entry = Entry(**values)
+    if wrong := [each.name for each in fields(Entry) if type(getattr(entry, each.name)).__name__ != each.type]:
+        raise TypeError(f"of another type: {', '.join(wrong)}")
+    return entry
 
 
 def write_manifest(store: Store, folder: str, entries: Mapping[str, Entry]) -> None:
@@ -235,7 +287,7 @@ def scan(store: Store, folder: str) -> tuple[dict[str, Entry], list[str]]:
     problems: list[str] = []
     try:
         known = read_manifest(store, folder)
-    except ValueError as error:
+    except Damaged as error:
         known = {}
         problems.append(f"{error}; it is made again from the shards.")
     files = {name.removeprefix(f"{folder}/"): info for name, info in store.files(folder).items()}

@@ -239,14 +239,11 @@ def _checksum(value: Any) -> int:
 
 
 def _table_checksum(table: pa.Table) -> int:
-    """CRC-32 of names, types and values; lists and tensors are left to the checksums of their pages."""
-    plain = [field.name for field in table.schema if not (pa.types.is_nested(field.type) or _is_tensor(field.type))]
-    names = [(field.name, "" if _is_tensor(field.type) else str(field.type)) for field in table.schema]
-    return zlib.crc32(repr((names, table.num_rows, table.select(plain).to_pydict())).encode())
-
-
-def _is_tensor(kind: pa.DataType) -> bool:
-    return isinstance(kind, pa.BaseExtensionType)
+    """CRC-32 of names and numbers, words and truths; lists and tensors are left to the checksums of their pages."""
+    plain = [each for each in table.schema if pa.types.is_primitive(each.type) or pa.types.is_string(each.type)]
+    types = [(each.name, str(each.type)) for each in plain]
+    values = table.select([each.name for each in plain]).to_pydict()
+    return zlib.crc32(repr((table.schema.names, table.num_rows, types, values)).encode())
 
 
 def _absolute(uri: str | os.PathLike[str]) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import ipc
 
 from salcore import shards, statistics
 from salcore.reduce import Reduced
+from salcore.sealed import read_sealed, sealed
 from salcore.storage import Store
 
 MEMBERS = b"salcore.members"
@@ -26,19 +26,15 @@ def write_stats(store: Store, name: str, reduced: Reduced) -> None:
         MEMBERS: json.dumps(members).encode(),
     }
     rows = shards.default_batch_rows(tuple(reduced.stats.schema.field("mean").type.shape))
-    store.write(name, shards.serialise(reduced.stats.replace_schema_metadata(header), rows))
+    store.write(name, shards.serialise(sealed(reduced.stats.replace_schema_metadata(header)), rows))
 
 
 def read_stats(store: Store, name: str) -> Reduced:
     """Read what `write_stats` wrote, memory-mapped where it is local. Raises CorruptShard, FileNotFoundError."""
-    if not store.exists(name):
-        raise FileNotFoundError(store.path(name))
-    try:
-        reader = ipc.open_file(store.open(name))
-        about, columns = (json.loads(reader.schema.metadata[key]) for key in (shards.METADATA, MEMBERS))
-        stats = reader.read_all()
-    except (pa.ArrowException, OSError, TypeError, KeyError, json.JSONDecodeError) as error:
-        raise shards.CorruptShard(f"{store.path(name)} is not a whole statistics file ({error!r})") from None
+    stats = read_sealed(store, name)
+    about, columns = (shards.header(stats.schema, key) for key in (shards.METADATA, MEMBERS))
+    if not isinstance(about, dict) or not isinstance(columns, dict) or "mean" not in stats.column_names:
+        raise shards.CorruptShard(f"{store.path(name)} is an Arrow file but no statistics file")
     integers = ("member", "samples", "non_finite")
     types = {column: pa.int64() if column in integers else pa.float64() for column in columns}
     members = pa.table({column: _column(values, types[column]) for column, values in columns.items()})

@@ -20,6 +20,9 @@ Decision(members=3, settled=True, reached=True)
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel
 
 from salcore import members
 from salcore.errors import UserError
@@ -87,15 +90,18 @@ def method(spec: Spec) -> MethodSpec:
 
 
 def read(store: Store, spec: Spec, recipe: str) -> tuple[Round, ...]:
-    """The looks that were taken of this very run, by members; `recipe` is the fingerprint of what members share."""
+    """The looks that were taken of this very run, by members; `recipe` is the fingerprint of what members share.
+
+    Raises Damaged for a file that is not as it was written.
+    """
     if not store.exists(FILE):
         return ()
-    content = store.read_json(FILE)
-    if content["fingerprint"] != _fingerprint(spec, recipe):
+    content = store.read_as(FILE, _Rounds)
+    if content.fingerprint != _fingerprint(spec, recipe):
         return ()
     return tuple(
-        Round(members=row["members"], failed=tuple(row["failed"]), **{key: float(row[key]) for key in _NUMBERS})
-        for row in content["rounds"]
+        Round(members=row.members, failed=row.failed, value=float(row.value), low=float(row.low), high=float(row.high))
+        for row in content.rounds
     )
 
 
@@ -140,6 +146,23 @@ def unreached(rounds: Sequence[Round], ensemble: EnsembleSpec) -> str | None:
 
 
 _NUMBERS = ("value", "low", "high")
+_Number = float | Literal["nan", "inf", "-inf"]
+
+
+class _Row(BaseModel):
+    members: int
+    failed: tuple[int, ...]
+    value: _Number
+    low: _Number
+    high: _Number
+
+
+class _Rounds(BaseModel):
+    """What `until.json` holds."""
+
+    fingerprint: str
+    method: str
+    rounds: tuple[_Row, ...]
 
 
 def _going_on(look: Round, most: int) -> str:

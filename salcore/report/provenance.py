@@ -4,11 +4,14 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from pydantic import RootModel
+
 from salcore import layout
 from salcore.report import html
 from salcore.report.facts import Facts
 from salcore.report.views import View
 from salcore.spec import MethodSpec
+from salcore.storage import Store
 
 if TYPE_CHECKING:
     from salcore.runs import Run
@@ -31,7 +34,7 @@ def what_was_run(run: "Run", facts: Facts, view: View) -> str:
         ("versions", versions(run)),
         ("run directory", str(run.store)),
     ]
-    times = stage_times(run)
+    times = stage_times(run.store)
     notes = () if view.inputs.data is None else view.inputs.data.notes
     pieces = [html.pairs(rows), *(html.paragraph(note, "muted") for note in notes)]
     if times:
@@ -74,9 +77,13 @@ def reproduce(run: "Run") -> str:
     )
 
 
-def stage_times(run: "Run") -> dict[str, float]:
-    """Seconds by stage, as far as they were recorded, in the order in which they run."""
-    found = run.store.read_json(layout.STAGES) if run.store.exists(layout.STAGES) else {}
+class _Times(RootModel[dict[str, float]]):
+    pass
+
+
+def stage_times(store: Store) -> dict[str, float]:
+    """Seconds by stage, as far as they were recorded, in the order in which they run. Raises Damaged."""
+    found = store.read_as(layout.STAGES, _Times).root if store.exists(layout.STAGES) else {}
     order = [*STAGES, *found]
     return dict(sorted(found.items(), key=lambda stage: order.index(stage[0])))
 

@@ -7,7 +7,7 @@ r"""A run as one frozen, validated value: what is in `spec.yaml` and on the comm
 
 from salcore.spec.keys import describe
 from salcore.spec.parameters import ParametersSpec
-from salcore.spec.reading import from_dict, parse, value_of
+from salcore.spec.reading import fingerprints, from_dict, parse, value_of
 from salcore.spec.sallm import SallmSpec
 from salcore.spec.search import Between, SearchSpec
 from salcore.spec.sections import (
@@ -45,6 +45,7 @@ __all__ = [
     "TrainingSpec",
     "UntilSpec",
     "describe",
+    "fingerprints",
     "from_dict",
     "parse",
     "value_of",

@@ -13,7 +13,7 @@ from salcore.spec.parts import named, wide
 from salcore.spec.sections import ModelSpec, Spec
 
 
-def parse(text: str, overrides: Sequence[str] = ()) -> Spec:
+def parse(text: str | bytes, overrides: Sequence[str] = ()) -> Spec:
     """The spec of a YAML text, changed by `key.sub=value` overrides whose values are YAML too.
 
     Raises UserError that names the key. The section `fingerprints` of a resolved spec is passed over.
@@ -26,6 +26,15 @@ def parse(text: str, overrides: Sequence[str] = ()) -> Spec:
     for override in sorted(overrides, key=_names_first):
         _set(values, override)
     return from_dict(values)
+
+
+def fingerprints(text: str | bytes) -> dict[str, str]:
+    """The section `fingerprints` of a resolved spec; empty where it has none. Raises UserError for what is none."""
+    values = value_of("spec", text)
+    found = (values.get("fingerprints") if isinstance(values, dict) else None) or {}
+    if not isinstance(found, dict) or not all(isinstance(word, str) for word in (*found, *found.values())):
+        raise UserError("fingerprints", "those that were written here, or none", found)
+    return found
 
 
 def from_dict(values: dict[str, Any]) -> Spec:
@@ -77,7 +86,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def value_of(key: str, text: str) -> Any:
+def value_of(key: str, text: str | bytes) -> Any:
     """The value of a YAML text. Raises UserError with `key`."""
     try:
         return yaml.load(text, _Loader)

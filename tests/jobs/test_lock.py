@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -103,6 +104,81 @@ def test_a_lock_of_a_driver_that_died_is_taken_over(store, changes):
         assert store.read_json(LOCK)["pid"] == os.getpid()
         assert store.read_json(LOCK)["started"] != holder()["started"]
     assert not store.exists(LOCK)
+
+
+def test_of_many_drivers_at_a_dead_ones_lock_one_gets_the_run(store):
+    """The second to look must not take away the lock of the first."""
+    for _ in range(5):
+        store.write_json(LOCK, holder(pid=dead_process()))
+        gate, held = threading.Barrier(8), []
+
+        def drive(gate=gate, held=held):
+            gate.wait()
+            with suppress(UserError), Lock(store):
+                held.append(threading.get_ident())
+                time.sleep(0.3)
+
+        threads = [threading.Thread(target=drive) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(held) == 1
+        assert not store.files()
+
+
+def test_a_driver_that_died_while_it_took_a_run_over_does_not_keep_it(store):
+    store.write_json(LOCK, holder(pid=dead_process()))
+    store.write(lock.REMOVING, b"{}")
+    with pytest.raises(UserError, match="one just took"), Lock(store):
+        pytest.fail("two drivers")
+    then = time.time() - STALE_S - 10
+    os.utime(store.local / lock.REMOVING, (then, then))
+    with Lock(store):
+        assert store.read_json(LOCK)["pid"] == os.getpid()
+    assert not store.files()
+
+
+@pytest.mark.parametrize("jump", [-7200.0, -1.0, 1.0, 7200.0])
+def test_a_living_driver_is_respected_when_the_clock_is_set(store, monkeypatch, jump):
+    """A process's start, as the system tells it, moves with the clock; so does the time at which it was booted."""
+    with Lock(store):
+        created, booted = psutil.Process.create_time, psutil.boot_time()
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: created(self) + jump)
+        monkeypatch.setattr(psutil, "boot_time", lambda: booted + jump)
+        with pytest.raises(UserError, match=f"process {os.getpid()}"), Lock(store):
+            pytest.fail("two drivers")
+
+
+@pytest.mark.parametrize("jump", [-1e6, 1e6])
+def test_the_clock_of_this_machine_says_nothing_of_another_ones_lock(store, monkeypatch, jump):
+    store.write_json(LOCK, holder(host="elsewhere", pid=1))
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + jump)
+    with pytest.raises(UserError, match="process 1 on elsewhere"), Lock(store):
+        pytest.fail("two drivers")
+
+
+def test_a_lock_from_the_future_is_not_respected_for_ever(store):
+    """Its machine's clock, or the store's, was wrong when it was renewed, and its driver is long dead."""
+    store.write_json(LOCK, holder(host="elsewhere", pid=1))
+    age(store, -3 * STALE_S)
+    with Lock(store):
+        assert store.read_json(LOCK)["host"] == platform.node()
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"[]", b"{}", b'{"host": 3}', b'{"pid": -1}', b"\xff", b"{"])
+def test_a_lock_that_cannot_be_understood_is_taken_over(store, content):
+    store.write(LOCK, content)
+    with Lock(store):
+        assert store.read_json(LOCK)["pid"] == os.getpid()
+    assert not store.exists(LOCK)
+
+
+def test_a_lock_of_a_number_that_no_process_can_have_is_taken_over(store):
+    store.write_json(LOCK, holder(pid=2**70))
+    with Lock(store):
+        assert store.read_json(LOCK)["pid"] == os.getpid()
 
 
 def test_a_lock_of_another_machine_is_respected_while_it_is_renewed(store):

@@ -227,6 +227,22 @@ def test_items_can_be_cut_into_one_method_each(small, store):
     assert len(cut) == found.shards_missing + 1
 
 
+def flip_the_middle(content):
+    return content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 1]) + content[len(content) // 2 + 1 :]
+
+
+@pytest.mark.parametrize("spoil", [lambda content: content[:100], lambda content: b"", flip_the_middle])
+def test_damaged_logits_are_found_and_made_again_to_the_same_bytes(finish, store, spoil):
+    """Nothing else would: every map is there, and the run would be called finished."""
+    finish(THREE)
+    name = f"{member_folder(1)}/{LOGITS}/{part_file(1)}"
+    content, before = store.read(name), names(store)
+    store.write(name, spoil(content))
+    finish(THREE)
+    assert store.read(name) == content
+    assert names(store) == before
+
+
 def test_samples_that_no_method_explains_have_logits_all_the_same(finish, store):
     """Accuracies are over every evaluation sample, however few of them have maps."""
     finish("attribution.methods=[{name: gradient, samples: 3}]")

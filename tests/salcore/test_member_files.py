@@ -1,5 +1,6 @@
 """A member on storage: trained once, resumed to the same bytes, and failing alone with its reason."""
 
+import io
 import json
 import math
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from salcore import training
+from salcore.errors import Damaged, UserError
 from salcore.layout import member_file, member_folder
 from salcore.member_files import (
     CHECKPOINT,
@@ -16,11 +18,12 @@ from salcore.member_files import (
     WEIGHTS,
     failed,
     load_member,
+    read_history,
     read_record,
     train_member,
     trained,
 )
-from salcore.models import build
+from salcore.models import build, load_weights
 from salcore.storage import Store
 
 
@@ -121,6 +124,81 @@ def test_a_damaged_checkpoint_is_passed_over(small, store, spoil):
     assert trained(store, members[0])
 
 
+def test_a_checkpoint_with_one_altered_bit_is_passed_over(small, store, tmp_path):
+    """`torch.load` reads it without a word: it does not look at the checksums of its archive."""
+    _, data, members = small()
+    other, name = Store(tmp_path / "other"), member_file(0, CHECKPOINT)
+    train_member(members[0], data, other)
+    with pytest.raises(KeyboardInterrupt):
+        train_member(members[0], data, store, on_epoch=stop_after(2))
+    whole = store.read(name)
+    value = torch.load(io.BytesIO(whole), weights_only=True)["state"]["model"]
+    tensor = next(each for each in value.values() if each.numel() > 8)
+    place = whole.index(tensor.numpy().tobytes())
+    altered = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+    assert torch.load(io.BytesIO(altered), weights_only=True)["fingerprint"] == members[0].fingerprint
+    store.write(name, altered)
+    epochs = []
+    train_member(members[0], data, store, on_epoch=lambda record: epochs.append(record.epoch))
+    assert epochs == [1, 2, 3]
+    assert bytes_of(store, members[0]) == bytes_of(other, members[0])
+
+
+class Evil:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_nothing_in_a_checkpoint_or_a_weight_file_is_executed(small, store, tmp_path):
+    mark = tmp_path / "executed"
+    spec, data, members = small()
+    buffer = io.BytesIO()
+    torch.save({"fingerprint": members[0].fingerprint, "history": [], "state": Evil(mark)}, buffer)
+    store.write(member_file(0, CHECKPOINT), buffer.getvalue())
+    assert train_member(members[0], data, store).reason is None
+    (tmp_path / "evil.pt").write_bytes(buffer.getvalue())
+    network = build(spec.model, input_shape=data.shape, classes=len(data.classes))
+    with pytest.raises(UserError):
+        load_weights(network, str(tmp_path / "evil.pt"), key="ensemble.weights.0")
+    assert not mark.exists()
+    torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)["state"].close()
+    assert mark.exists(), "this test can fail"
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "{}", '{"fingerprint": 3}', "{", '{"weights_bytes": "x"}'])
+def test_a_record_that_is_none_is_named_with_what_to_do(small, store, content):
+    _, data, members = small("training.epochs=0")
+    train_member(members[0], data, store)
+    store.write(member_file(0, RECORD), content.encode())
+    for action in (lambda: trained(store, members[0]), lambda: load_member(store, members[0], data)):
+        with pytest.raises(Damaged, match=r"members/0000/member\.json .*delete the member's folder"):
+            action()
+
+
+def test_a_record_whose_numbers_were_altered_is_named(small, store):
+    _, data, members = small("training.epochs=1")
+    train_member(members[0], data, store)
+    record = json.loads(bytes_of(store, members[0], RECORD))
+    record["metrics"]["eval_accuracy"] = 0.99
+    store.write(member_file(0, RECORD), json.dumps(record).encode())
+    with pytest.raises(Damaged, match="altered after it was written"):
+        read_record(store, 0)
+
+
+def test_a_history_of_an_altered_page_is_named(small, store):
+    _, data, members = small("training.epochs=3")
+    train_member(members[0], data, store)
+    content = bytes_of(store, members[0], HISTORY)
+    store.write(member_file(0, HISTORY), content[:60] + bytes([content[60] ^ 1]) + content[61:])
+    with pytest.raises(Damaged, match=r"history\.parquet"):
+        read_history(store, 0)
+
+
 def test_a_checkpoint_that_is_no_mapping_is_passed_over(small, store, tmp_path):
     _, data, members = small()
     torch.save([1, 2], tmp_path / "list.pt")
@@ -212,7 +290,7 @@ def test_a_failing_member_tells_its_reason_and_the_others_go_on(small, store, mo
     spoil_epoch(monkeypatch, error, member=0, epoch=2)
     outcomes = [train_member(member, data, store) for member in members]
     assert [outcome.reason for outcome in outcomes] == [reason, None]
-    assert json.loads(bytes_of(store, members[0], FAILED)) == {
+    assert store.read_json(member_file(0, FAILED)) == {
         **{"reason": reason, "epoch": 2, "attempts": 1},
         "fingerprint": members[0].fingerprint,
     }
