@@ -19,6 +19,7 @@ from jobs.tracking import client
 from jobs.train import train as train_command
 from salcore import layout, until
 from salcore.member_files import fail, train_member
+from salcore.storage import Store
 from tests.run_files import assert_same_statistics, files, weights
 
 METHODS = ("gradient", "cam")
@@ -146,8 +147,9 @@ def test_the_same_command_again_does_nothing_and_says_so(from_stopped, ensemble,
 
 
 def test_interrupted_in_its_second_round_it_ends_the_same_in_one_slot(stopped, from_stopped, ensemble, tiny):
-    looks = json.loads((from_stopped / until.FILE).read_text())
-    (from_stopped / until.FILE).write_text(json.dumps({**looks, "rounds": looks["rounds"][:1]}))
+    store = Store(from_stopped)
+    looks = store.read_json(until.FILE)
+    store.write_json(until.FILE, {**looks, "rounds": looks["rounds"][:1]})
     for member in (3, 4):
         shutil.rmtree(from_stopped / "members" / f"{member:04d}")
         for folder in from_stopped.glob(f"maps/*/member={member:04d}"):
