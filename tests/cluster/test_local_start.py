@@ -270,7 +270,7 @@ def test_a_job_on_the_local_cluster_is_in_mlflow_with_its_files_and_nothing_is_l
     check_mlflow_has(running, mlflow, json.loads((run / "mlflow.json").read_text())["parent_run_id"])
 
     running.process.send_signal(signal.SIGINT)
-    assert running.process.wait(60) == 0
+    assert running.process.wait(180) == 0
     psutil.wait_procs(processes, timeout=10)
     assert [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE] == []
     of_home = [each.info for each in psutil.process_iter(["cmdline"]) if str(running.home) in str(each.info["cmdline"])]

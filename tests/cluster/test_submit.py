@@ -67,7 +67,7 @@ def head(tmp_path_factory) -> Iterator[Head]:
     command = [
         *(ray_command(), "start", "--head", "--block", "--num-cpus", "2", "--node-ip-address", "127.0.0.1"),
         *("--port", str(port), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)),
-        *("--ray-client-server-port", str(client)),
+        *("--ray-client-server-port", str(client), "--dashboard-agent-listen-port", "0"),
     ]
     with log.open("w") as told:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=told, stderr=told)
