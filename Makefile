@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 TESTED := $(VENV)/.tested
 
-.PHONY: demo test check unit claims bench ui clean
+.PHONY: demo test check unit claims bench soak ui clean
 
 demo: $(INSTALLED)  ## a digits ensemble of 8 members and 4 methods, with its report
 	$(RUN) -m jobs.ensemble digits
@@ -25,6 +25,9 @@ claims: $(TESTED)  ## what the papers found, on small real runs; writes tests/cl
 
 bench: $(TESTED)  ## speed, side by side with what one would otherwise run; writes tests/benchmarks/RESULTS.md
 	$(RUN) -m tests.benchmarks
+
+soak: $(TESTED)  ## fifty kills of everything a run consists of; must leave the bytes of an undisturbed run
+	$(RUN) -m tests.cluster.storm --kills 50 --members 12
 
 ui: $(INSTALLED)  ## the MLflow pages of all runs, on this machine only
 	$(VENV)/bin/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db
