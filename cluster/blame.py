@@ -24,7 +24,7 @@ def blame(
     Raises Broken.
     """
     start = partial(_start, spec, source, members, store)
-    yield from work_off(items, start, room, name=_name, cure=CURE)
+    yield from work_off(items, start, room, name=_name, cure=CURE, title=f"blame {spec.name}")
 
 
 def _start(spec: Spec, source: Source, members: Sequence[Member], store: Store, device: str) -> Work:

@@ -19,7 +19,7 @@ def explain(
 ) -> Iterator[list[Made]]:
     """Work all items off; yields what each one made as soon as it is on storage. Raises Broken."""
     start = partial(_start, spec, source, members, store)
-    for _, made in work_off(items, start, room, name=_name, cure=CURE):
+    for _, made in work_off(items, start, room, name=_name, cure=CURE, title=f"explain {spec.name}"):
         yield made
 
 

@@ -1,6 +1,8 @@
 """A pool of actors on Ray Data that work items off: each keeps the data and what it has loaded."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -10,8 +12,8 @@ from cluster.start import Room
 from cluster.train import Broken
 from salcore.device import pin
 
-MAX_BLOCKS = 2000
-"""Work items are cut into at most so many tasks: each costs the driver some milliseconds."""
+MAX_TASKS = 2000
+"""Work items are put into at most so many tasks: each costs the driver some milliseconds."""
 
 Work = Callable[[Any], Any]
 """What is done with one item, in an actor."""
@@ -26,44 +28,73 @@ class _Actor:
         self._name = name
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """What came of each item."""
+        return {"done": [_Done(results=tuple(map(self._try, work.items))) for work in batch["work"]]}
+
+    def _try(self, item: Any) -> "_Result":
         """What the item made, or why it failed: Ray Data would bury the reason under its own."""
-        (item,) = batch["item"]
         try:
-            return {"made": [(item, self._work(item))], "failure": [""]}
+            return _Result(item=item, made=self._work(item))
         except Exception as error:
-            return {"made": [None], "failure": [f"{self._name(item)}: {type(error).__name__}: {error}"]}
+            return _Result(item=item, failure=f"{self._name(item)}: {type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """Items that travel together: a row of Ray Data's costs the driver as much as all of them."""
+
+    items: tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Result:
+    item: Any
+    made: Any = None
+    failure: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Done:
+    results: tuple[_Result, ...]
 
 
 def work_off(
-    items: Sequence[Any], start: Callable[[str], Work], room: Room, *, name: Callable[[Any], str], cure: str
+    items: Sequence[Any],
+    start: Callable[[str], Work],
+    room: Room,
+    *,
+    title: str,
+    name: Callable[[Any], str],
+    cure: str,
 ) -> Iterator[tuple[Any, Any]]:
     """Work all items off; yields each item with what it made as soon as that is on storage.
 
-    `start` is called once in every actor, with the device, and gives what is done with an item; `name` is what messages
-    call an item. Ray Data replaces killed actors. An item that fails leaves the others alone; at the end Broken is
-    raised for it, with the `cure`.
+    `start` is called once in every actor, with the device, and gives what is done with an item; `title` is what Ray's
+    dashboard calls the whole, and `name` what messages call an item. Ray Data replaces killed actors. An item that
+    fails leaves the others alone; at the end Broken is raised for it, with the `cure`.
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    made = ray.data.from_items(
-        [{"item": item} for item in items], override_num_blocks=min(len(items), MAX_BLOCKS)
-    ).map_batches(
-        _Actor,
+    size = math.ceil(len(items) / MAX_TASKS)
+    work = [_Work(items=tuple(items[first : first + size])) for first in range(0, len(items), size)]
+    done = ray.data.from_items([{"work": each} for each in work], override_num_blocks=len(work)).map_batches(
+        type(title, (_Actor,), {}),  # Ray Data calls its actors after it
         fn_constructor_args=(start, name, room),
-        batch_size=1,
+        batch_size=None,
         compute=ray.data.ActorPoolStrategy(
-            min_size=min(room.slots, len(items)), max_size=min(max(room.slots, room.most), len(items))
+            min_size=min(room.slots, len(work)), max_size=min(max(room.slots, room.most), len(work))
         ),
         num_cpus=room.cpus,
         num_gpus=room.gpus,
     )
+    done.set_name(title)
     failures = []
-    for row in made.iter_rows():
-        if row["failure"]:
-            failures.append(row["failure"])
+    for result in (result for row in done.iter_rows() for result in row["done"].results):
+        if result.failure:
+            failures.append(result.failure)
         else:
-            yield row["made"]
+            yield result.item, result.made
     if failures:
         more = f" (and {len(failures) - 1} more of {len(items)} items)" if len(failures) > 1 else ""
         raise Broken(f"{failures[0]}{more}; {cure}")

@@ -1,4 +1,4 @@
-"""Reducing on Ray: one task per method and range of samples; results go to storage, not through the driver."""
+"""Reducing on Ray, by method and range of samples; results go to storage, not through the driver."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,21 @@ from typing import Any
 
 import ray
 
+from cluster.pool import Work as Task
+from cluster.pool import work_off
+from cluster.start import Room
+from cluster.train import Source
 from salcore import shards
-from salcore.layout import maps_folder, stats_folder
+from salcore.explain import Explainer, within
+from salcore.layout import maps_folder, part_file, ranges, stats_folder
+from salcore.members import Member
 from salcore.reduce import VERSION, reduce_range
+from salcore.spec import Spec
 from salcore.storage import Store
 from salcore.summary import read_stats, write_stats
+from salcore.unkept import reduce_unkept
+
+CURE = "what is reduced is kept: mend it and run the same command again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +52,7 @@ class Work:
         return about.get("version") == VERSION and about["inputs"] == self.inputs
 
     def do(self, store: Store) -> None:
-        """Reduce the range and write its statistics."""
+        """Reduce the range's shards and write its statistics."""
         names = [f"{maps_folder(self.method, member)}/{self.path}" for member in self.members]
         reduced = reduce_range(
             [partial(shards.read, store, name) for name in names],
@@ -50,6 +60,16 @@ class Work:
             inputs_digest=self.inputs,
             metadata=self.metadata,
         )
+        write_stats(store, self.name, reduced)
+
+    def do_unkept(self, store: Store, spec: Spec, explainer: Explainer, members: Sequence[Member]) -> None:
+        """Make the range's maps, reduce them as they are made, and write its statistics."""
+        (method,) = (each for each in spec.attribution.methods if each.folder == self.method)
+        parts = ranges(spec.data.eval_samples, spec.attribution.shard_samples)
+        (part,) = (each for each in parts if part_file(each.part) == self.path)
+        chosen = [member for member in members if member.index in self.members]
+        part = within(part, method)
+        reduced = reduce_unkept(explainer, chosen, method, part, inputs_digest=self.inputs, metadata=self.metadata)
         write_stats(store, self.name, reduced)
 
 
@@ -60,6 +80,24 @@ def reduce(work: Sequence[Work], store: Store) -> Iterator[Work]:
         [done], _ = ray.wait(list(pending), num_returns=1)
         ray.get(done)
         yield pending.pop(done)
+
+
+def reduce_as_made(
+    work: Sequence[Work], spec: Spec, source: Source, members: Sequence[Member], store: Store, room: Room
+) -> Iterator[Work]:
+    """Do all the work on maps that are not kept, in a pool of actors that make them. Raises Broken."""
+    start = partial(_start, spec, source, members, store)
+    for each, _ in work_off(work, start, room, name=_name, cure=CURE, title=f"reduce {spec.name}"):
+        yield each
+
+
+def _start(spec: Spec, source: Source, members: Sequence[Member], store: Store, device: str) -> Task:
+    explainer = Explainer(spec, source.get(), members, store, device=device)
+    return lambda work: work.do_unkept(store, spec, explainer, members)
+
+
+def _name(work: Work) -> str:
+    return work.name
 
 
 @ray.remote(num_cpus=1, max_retries=-1)

@@ -2,13 +2,12 @@
 
 import math
 import time
-from collections.abc import Mapping
 
 import salcore
 from cluster import blame as blaming
 from jobs.prepare import Plan
 from jobs.stages import Session
-from salcore import layout, shards
+from salcore import layout, manifests
 from salcore.blame import inventory, numbers
 from salcore.blame.inventory import Found
 from salcore.blame.marks import Marks
@@ -121,7 +120,7 @@ def _profile(session: Session, found: Found) -> None:
 
 def _write_manifests(plan: Plan, found: Found, dirty: set[tuple[str, int]]) -> None:
     for split, member in dirty:
-        shards.write_manifest(plan.store, layout.profiles_folder(split, member), found.entries[split, member])
+        manifests.write(plan.store, layout.profiles_folder(split, member), found.entries[split, member])
     dirty.clear()
 
 
@@ -143,13 +142,6 @@ def require_mistakes(session: Session) -> None:
 def _settled(plan: Plan, found: Found) -> bool:
     """Whether every manifest says what its folder holds."""
     return all(
-        _manifest(plan, layout.profiles_folder(split, member)) == entries
+        manifests.says(plan.store, layout.profiles_folder(split, member), entries)
         for (split, member), entries in found.entries.items()
     )
-
-
-def _manifest(plan: Plan, folder: str) -> Mapping[str, shards.Entry]:
-    try:
-        return shards.read_manifest(plan.store, folder)
-    except ValueError:
-        return {}

@@ -77,11 +77,15 @@ def describe(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> str:
             f"members  {_fewest(plan)}{count} x {spec.model.name} ({parameters:,} parameters), {_origin(plan)}"
             f"{_until(plan)}",
             f"methods  {', '.join(samples)}{_warning(spec)}",
-            f"maps     {most}{count * cut} shards, {_size(count * values * width)}; "
+            f"maps     {_kept(spec, f'{most}{count * cut} shards, {_size(count * values * width)}')}; "
             f"statistics {_size((4 + 4 + 1) * values)}; weights {_size(count * parameters * 4)}",
             *filters.told(plan, built),
         ]
     )
+
+
+def _kept(spec: Spec, told: str) -> str:
+    return told if spec.attribution.keep_maps else "not kept: made twice, where they are reduced"
 
 
 def _origin(plan: Plan) -> str:
@@ -129,6 +133,7 @@ def estimate(plan: Plan) -> str:
         _seconds_of_a_pass(plan, method) * batches * _samples(method, plan.data) / len(plan.data.evaluation)
         for method in spec.attribution.methods
     )
+    explain *= 1 if spec.attribution.keep_maps else 2
     profile = filters.seconds_of_profiles(plan, _network(plan)) if spec.parameters is not None else 0.0
     of_filters = f", {_duration(profile)} of filter profiles (experiments not counted)" if profile else ""
     explain += profile

@@ -15,7 +15,7 @@ from salcore.complete import complete
 from salcore.data import Data, load
 from salcore.data.part import text_digests
 from salcore.errors import UserError
-from salcore.member_files import failed, read_record, trained
+from salcore.member_files import failed, standing, trained
 from salcore.members import Member
 from salcore.spec import Spec, fingerprints, parse
 from salcore.storage import Store
@@ -94,6 +94,7 @@ def prepare(command: Command, data: Data | None = None) -> Plan:
     for method in spec.attribution.methods:
         check_settings(method.name, method.settings, data.kind)
     splits.check(spec, data)
+    _check_kept(spec, data)
     spec = complete(network.completed(spec, data), data.kind)
     spec = spec.model_copy(update={"data": spec.data.model_copy(update={"eval_samples": len(data.evaluation)})})
     _check_weights(spec, data)
@@ -166,6 +167,12 @@ def _check_weights(spec: Spec, data: Data) -> None:
             models.load_weights(model, file, key=f"ensemble.{key}.{index}")
 
 
+def _check_kept(spec: Spec, data: Data) -> None:
+    """Refuse to make maps of sequences again and again: they are reduced length by length, in passes of a few rows."""
+    if not spec.attribution.keep_maps and data.evaluation.lengths is not None:
+        raise UserError("attribution.keep_maps", "true for sequences of different lengths", False)
+
+
 def _check_target(spec: Spec, data: Data) -> None:
     target, classes = spec.attribution.target, len(data.classes)
     if isinstance(target, int) and target >= classes:
@@ -193,8 +200,8 @@ def _check_directory(store: Store, spec: Spec, fingerprint: str) -> None:
 def _check_members(store: Store, planned: tuple[Member, ...]) -> None:
     """Refuse to overwrite a finished member by another one, such as another file under its number."""
     for member in planned:
-        record = read_record(store, member.index)
-        if record is not None and record["fingerprint"] != member.fingerprint:
+        found = standing(store, member.index)
+        if found is not None and found.fingerprint != member.fingerprint:
             key = f"ensemble.weights.{member.index}" if member.weights else "--run-dir"
             raise UserError(key, f"the member {member.index} that {store} holds, or a new --run-dir", member.weights)
 

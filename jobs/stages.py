@@ -15,23 +15,23 @@ from cluster.queue import Status
 from jobs.command import on_termination
 from jobs.prepare import Plan
 from jobs.progress import Progress
-from salcore import inventory, layout, shards
+from salcore import inventory, layout
 from salcore.explain import Made
 from salcore.figures import charts, hero, png
 from salcore.figures.choose import representative
 from salcore.logs import Log
-from salcore.members import fingerprint
 from salcore.report import build, gather
 from salcore.report.left_out import NAMED, listed
 from salcore.report.provenance import stage_times
 from salcore.runs import Run
 from salcore.spec import Spec
-from salcore.storage import Store
 from salcore.summary import read_stats, summarise
 
 FEW_ITEMS = 500
 """Up to so many, a work item is one method: progress shows, and slots share the last member. Items cost the driver."""
 
+MANIFESTS_S, INDEXES_S = 2.0, 20.0
+"""While maps are made, manifests and indexes are written so often."""
 SCRATCH = ".train"
 """Ray Train's own state, on storage that all nodes see; of no use after the stage."""
 BAD = "is not finite; left out of the statistics"
@@ -125,8 +125,8 @@ def explain_members(session: Session) -> inventory.Inventory:
     if found.missing:
         with session.timed("explain"):
             _explain_missing(session, found)
-    for (method, member), entries in found.entries.items():
-        _settle_manifest(plan.store, layout.maps_folder(method, member), entries)
+    found.write()
+    found.write_indexes()
     return found
 
 
@@ -141,16 +141,19 @@ def statistics(session: Session, found: inventory.Inventory) -> pa.Table:
     work = list(ranges_to_reduce(plan, found))
     if work:
         with session.timed("reduce"):
-            session.room(len(work))
-            log = Log(plan.store, "reduce")
-            for done, each in enumerate(reducing.reduce(work, plan.store), 1):
+            room, log = session.room(len(work)), Log(plan.store, "reduce")
+            if plan.spec.attribution.keep_maps:
+                reduced = reducing.reduce(work, plan.store)
+            else:
+                reduced = reducing.reduce_as_made(work, plan.spec, session.data(), plan.trained(), plan.store, room)
+            for done, each in enumerate(reduced, 1):
                 log.write(f"{each.name} from members {', '.join(map(str, each.members))}")
                 session.progress.update("reduce", done, len(work), "ranges")
             log.close()
     files = [
         f"{layout.stats_folder(method.folder)}/{path}"
         for method in plan.spec.attribution.methods
-        for path in sorted(_paths(found, method.folder))
+        for path in found.paths(method.folder)
     ]
     for method in plan.spec.attribution.methods:
         folder = layout.stats_folder(method.folder)
@@ -208,72 +211,79 @@ def _explain_missing(session: Session, found: inventory.Inventory) -> None:
     source = session.data()
     if plan.spec.attribution.target == "ensemble":  # the majority is known once every member has been asked
         items = inventory.without_methods(found.missing)
-        for done, _ in enumerate(explaining.explain(items, plan.spec, source, members, plan.store, room), 1):
+        for done, made in enumerate(explaining.explain(items, plan.spec, source, members, plan.store, room), 1):
+            found.enter(made)
             session.progress.update("predict", done, len(items), "ranges")
     done, total, log = 0, found.shards_missing, Log(plan.store, "explain")
-    dirty: set[tuple[str, int]] = set()
-    broken = 0
-    written = time.monotonic()
+    flaws, saved = _Flaws(session, log), _Saved(found)
     try:
         for made in explaining.explain(work, plan.spec, source, members, plan.store, room):
-            done += len(made)
+            found.enter(made)
             for shard in made:
-                log.write(f"member {shard.member}: {shard.method}/{shard.entry.path}, {shard.entry.rows} samples")
-                if shard.non_finite:
-                    who, broken = f"member {shard.member}: {shard.method} of", broken + 1
-                    log.write(f"{who} samples {', '.join(map(str, shard.non_finite))} {BAD}")
-                    if broken <= NAMED:
-                        session.progress.say(f"{who} {listed('sample', shard.non_finite)} {BAD}")
-            dirty |= _enter(found, made)
+                if shard.method is not None:
+                    done += 1
+                    log.write(f"member {shard.member}: {shard.method}/{shard.entry.path}, {shard.entry.rows} samples")
+                    flaws.see(shard)
             session.progress.update("explain", done, total, "shards")
-            if time.monotonic() - written > 2.0:
-                _write_manifests(plan.store, found, dirty)
-                written = time.monotonic()
+            saved.keep_up()
     finally:
-        _write_manifests(plan.store, found, dirty)
+        found.write()
         log.close()
-    if broken > NAMED:
-        session.progress.say(f"{broken - NAMED} more shards hold maps that are not finite: logs/explain.log names them")
+    flaws.tell_rest()
 
 
-def _enter(found: inventory.Inventory, made: list[Made]) -> set[tuple[str, int]]:
-    for shard in made:
-        found.entries[shard.method, shard.member][shard.entry.path] = shard.entry
-    return {(shard.method, shard.member) for shard in made}
+class _Flaws:
+    """Maps that are not finite: all of them in the log, the first few on the screen."""
+
+    def __init__(self, session: Session, log: Log) -> None:
+        self._session, self._log, self._count = session, log, 0
+
+    def see(self, shard: Made) -> None:
+        """Tell of a shard's, if it has any."""
+        if not shard.non_finite:
+            return
+        self._count += 1
+        who = f"member {shard.member}: {shard.method} of"
+        self._log.write(f"{who} samples {', '.join(map(str, shard.non_finite))} {BAD}")
+        if self._count <= NAMED:
+            self._session.progress.say(f"{who} {listed('sample', shard.non_finite)} {BAD}")
+
+    def tell_rest(self) -> None:
+        """Say how many were not told."""
+        if self._count > NAMED:
+            rest = self._count - NAMED
+            self._session.progress.say(f"{rest} more shards hold maps that are not finite: logs/explain.log names them")
 
 
-def _write_manifests(store: Store, found: inventory.Inventory, dirty: set[tuple[str, int]]) -> None:
-    for method, member in dirty:
-        shards.write_manifest(store, layout.maps_folder(method, member), found.entries[method, member])
-    dirty.clear()
+class _Saved:
+    """What is known of finished shards, put on storage every now and then: after a crash there is less to look at."""
 
+    def __init__(self, found: inventory.Inventory) -> None:
+        self._found = found
+        self._manifests = self._indexes = time.monotonic()
 
-def _settle_manifest(store: Store, folder: str, entries: dict[str, shards.Entry]) -> None:
-    """Write a manifest that does not say what the folder holds (a crash came between, or a file was adopted)."""
-    try:
-        known = shards.read_manifest(store, folder)
-    except ValueError:
-        known = {}
-    if known != entries:
-        shards.write_manifest(store, folder, entries)
+    def keep_up(self) -> None:
+        """Write what is due."""
+        now = time.monotonic()
+        if now - self._manifests > MANIFESTS_S:
+            self._found.write()
+            self._manifests = time.monotonic()
+        if now - self._indexes > INDEXES_S:
+            self._found.write_indexes()
+            self._indexes = time.monotonic()
 
 
 def ranges_to_reduce(plan: Plan, found: inventory.Inventory) -> Iterator[reducing.Work]:
     """Ranges whose statistics do not come from exactly the maps that are there now."""
     members = [member.index for member in plan.trained()]
     for method in plan.spec.attribution.methods:
-        for path in sorted(_paths(found, method.folder)):
-            hashes = [found.entries[method.folder, member][path].sha256 for member in members]
+        for path, inputs in found.inputs(method.folder, members).items():
             work = reducing.Work(
                 method=method.folder,
                 path=path,
                 members=tuple(members),
-                inputs=fingerprint(members, hashes),
+                inputs=inputs,
                 metadata={"method": method.folder, "attribution": method.name, "settings": method.settings},
             )
             if not work.done(plan.store):
                 yield work
-
-
-def _paths(found: inventory.Inventory, method: str) -> set[str]:
-    return {path for (folder, _), entries in found.entries.items() if folder == method for path in entries}

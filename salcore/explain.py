@@ -1,7 +1,8 @@
 """Explaining: one range of evaluation samples of one member, by every method that is missing there."""
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,9 +21,9 @@ from salcore.data import Data
 from salcore.data.batches import inputs_of
 from salcore.data.part import Kind
 from salcore.draws import seeded, with_draws
-from salcore.layout import LOGITS, Range, maps_folder, member_folder, part_file
+from salcore.layout import Range, logits_folder, maps_folder, part_file
 from salcore.member_files import load_member
-from salcore.members import Member, fingerprint
+from salcore.members import VARIES, Member, fingerprints
 from salcore.padding import bound
 from salcore.parameter_space import ProfileStatistics
 from salcore.sealed import read_sealed, sealed
@@ -32,7 +33,7 @@ from salcore.tokens import embedded
 from salcore.work import code_version, padded, padded_size, range_digest
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
     """A work item: the methods (by folder) that are missing for one range of one member. No method: its logits only."""
 
@@ -43,12 +44,15 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A shard that was written: whose, by which method, its manifest entry, and the samples whose map is not finite."""
+    """A file that was written: whose, by which method, its manifest entry, and the samples whose map is not finite.
+
+    Without a method it holds logits.
+    """
 
     member: int
-    method: str
+    method: str | None
     entry: shards.Entry
-    non_finite: tuple[int, ...]
+    non_finite: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,65 +90,66 @@ class Explainer:
         self._methods = {method.folder: method for method in spec.attribution.methods}
         self._loaded: tuple[int, nn.Module] | None = None
         self._digests: dict[Range, str] = {}
+        self._written: list[Made] = []
+        self._voted: tuple[Range, np.ndarray] | None = None
         takes = any(takes_statistics(method.name, method.settings) for method in spec.attribution.methods)
         self._marks = Marks(spec, data, members) if takes and spec.parameters is not None else None
 
     def explain(self, item: Item) -> list[Made]:
         """Write the shards of an item, and the logits of its range where they are missing."""
-        member = self._members[item.member]
+        member, self._written = self._members[item.member], []
         predictions = self.predictions(member, item.range)
-        made = []
         for folder in item.methods:
             method = self._methods[folder]
             name = f"{maps_folder(folder, member.index)}/{part_file(item.range.part)}"
             data = self._shard(member, method, within(item.range, method), predictions)
             entry, shard = shards.write(self._store, name, data), shards.open_shard(data)
-            made.append(Made(member=member.index, method=folder, entry=entry, non_finite=shard.non_finite()))
-        return made
+            self._written.append(Made(member=member.index, method=folder, entry=entry, non_finite=shard.non_finite()))
+        return self._written
 
     def predictions(self, member: Member, part: Range) -> Predictions:
         """The member's logits on a range: read if they are there, else computed and written."""
-        name = f"{member_folder(member.index)}/{LOGITS}/{part_file(part.part)}"
+        name = f"{logits_folder(member.index)}/{part_file(part.part)}"
         mark = predictions_mark(member, self._digest(part))
         found = read_predictions(self._store, name, mark)
         if found is None:
-            logits = np.concatenate([self._logits(member, batch) for batch in self._batches(part)])
-            found = Predictions(label=self._labels(part), prediction=logits.argmax(1).astype(np.int32), logits=logits)
-            self._store.write(name, _encode_predictions(found, self._samples(part), mark))
+            batches = self._batches(np.arange(part.start, part.stop))
+            logits = np.concatenate([self._logits(member, batch) for batch in batches])
+            found = Predictions(label=self.labels(part), prediction=logits.argmax(1).astype(np.int32), logits=logits)
+            self._store.write(name, _encode_predictions(found, self.samples(part), mark))
+            self._written.append(Made(member=member.index, method=None, entry=logits_entry(self._store, name, mark)))
         return found
 
-    def targets(self, member: Member, part: Range, predictions: Predictions) -> np.ndarray:
+    def targets(self, member: Member, part: Range) -> np.ndarray:
         """Class that is explained, per sample `(n,)`."""
         target = self._spec.attribution.target
         if target == "label":
-            return predictions.label
+            return self.labels(part)
         if target == "prediction":
-            return predictions.prediction
+            return self.predictions(member, self._whole(part)).prediction[: len(part)]
         if target == "ensemble":
-            votes = np.stack([self.predictions(voter, part).prediction for voter in self._members.values()])
-            return majority(votes, len(self._data.classes))
+            return self._majority(self._whole(part))[: len(part)]
         return np.full(len(part), target, np.int32)
 
-    def _shard(self, member: Member, method: MethodSpec, part: Range, predictions: Predictions) -> pa.Buffer:
-        whole = Range(part=part.part, start=part.start, stop=part.start + len(predictions.label))
-        targets = self.targets(member, whole, predictions)[: len(part)]
-        maps, residuals = self._maps(member, method, part, targets)
-        return shards.encode(
-            sample=self._samples(part),
-            label=predictions.label[: len(part)],
-            target=targets,
-            prediction=predictions.prediction[: len(part)],
-            maps=maps,
-            residual=residuals,
-            length=self._lengths(part),
-            dtype=self._spec.attribution.dtype,
-            metadata=self._metadata(member, method, part),
-        )
+    def _majority(self, part: Range) -> np.ndarray:
+        if self._voted is None or self._voted[0] != part:
+            votes = np.stack([self.predictions(voter, part).prediction for voter in self._members.values()])
+            self._voted = part, majority(votes, len(self._data.classes))
+        return self._voted[1]
 
-    def _maps(
-        self, member: Member, method: MethodSpec, part: Range, targets: np.ndarray
+    def _whole(self, part: Range) -> Range:
+        """The range that a method's own number of samples may have cut this one from: logits are of all of it."""
+        stop = min(part.start + self._spec.attribution.shard_samples, len(self._data.evaluation))
+        return Range(part=part.part, start=part.start, stop=stop)
+
+    def maps(
+        self, member: Member, method: MethodSpec, positions: np.ndarray, targets: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Maps `(n, ...)` and, for methods that promise completeness, residuals `(n,)`."""
+        """Maps `(n, ...)` and, for methods that promise completeness, residuals `(n,)`, as shards hold them.
+
+        `positions` `(n,)` are those of samples in the order of the evaluation samples, `targets` `(n,)` the classes
+        explained. A sample's map does not depend on the others.
+        """
         network = self._network(member)
         embed = partial(embedded, network)
         settings = with_draws(self._spec, method, member, self._data, self._device, embed)
@@ -152,7 +157,7 @@ class Explainer:
             settings = with_statistics(method.name, settings, self._statistics(member))
         maps, residuals = [], []
         start = 0
-        for batch in self._batches(part):
+        for batch in self._batches(positions):
             inputs, rows, model = embed(batch.inputs), batch.rows, bound(network, batch.valid)
             known = torch.from_numpy(targets[start : start + rows].astype(np.int64))
             classes = padded(known, len(inputs)).to(inputs.device)
@@ -163,6 +168,21 @@ class Explainer:
                 residuals.append(rest[:rows].float().cpu().numpy())
             start += rows
         return np.concatenate(maps), np.concatenate(residuals) if residuals else None
+
+    def _shard(self, member: Member, method: MethodSpec, part: Range, predictions: Predictions) -> pa.Buffer:
+        targets = self.targets(member, part)
+        maps, residuals = self.maps(member, method, np.arange(part.start, part.stop), targets)
+        return shards.encode(
+            sample=self.samples(part),
+            label=predictions.label[: len(part)],
+            target=targets,
+            prediction=predictions.prediction[: len(part)],
+            maps=maps,
+            residual=residuals,
+            length=self._lengths(part),
+            dtype=self._spec.attribution.dtype,
+            metadata=self._metadata(member, method, part),
+        )
 
     @torch.no_grad()
     def _logits(self, member: Member, batch: "Batch") -> np.ndarray:
@@ -183,25 +203,27 @@ class Explainer:
         except FileNotFoundError as error:
             raise ValueError(str(error)) from None
 
-    def _batches(self, part: Range) -> Iterator["Batch"]:
+    def _batches(self, positions: np.ndarray) -> Iterator["Batch"]:
         """Batches of the fixed size, the last padded with samples of zeros, all of whose steps count."""
         size = padded_size(self._spec.attribution.batch_size)
         evaluation, step = self._data.evaluation, self._spec.attribution.batch_size
-        for start in range(part.start, part.stop, step):
-            rows = evaluation.index[start : min(start + step, part.stop)]
+        for start in range(0, len(positions), step):
+            rows = evaluation.index[positions[start : start + step]]
             inputs, valid = inputs_of(evaluation, rows, self._data, self._device)
             valid = None if valid is None else ~padded(~valid, size)
             yield Batch(inputs=padded(inputs, size), valid=valid, rows=len(rows))
 
-    def _samples(self, part: Range) -> np.ndarray:
+    def samples(self, part: Range) -> np.ndarray:
+        """Numbers `(n,)` of a range's samples in the evaluation split."""
         return self._data.evaluation.index[part.start : part.stop]
 
-    def _labels(self, part: Range) -> np.ndarray:
-        return self._data.evaluation.labels[self._samples(part)].astype(np.int32)
+    def labels(self, part: Range) -> np.ndarray:
+        """Their labels `(n,)`."""
+        return self._data.evaluation.labels[self.samples(part)].astype(np.int32)
 
     def _lengths(self, part: Range) -> np.ndarray | None:
         lengths = self._data.evaluation.lengths
-        return None if lengths is None else lengths[self._samples(part)]
+        return None if lengths is None else lengths[self.samples(part)]
 
     def _digest(self, part: Range) -> str:
         if part not in self._digests:
@@ -224,21 +246,28 @@ class Explainer:
 def maps_fingerprint(
     member: Member, method: MethodSpec, spec: Spec, digest: str, voters: Sequence[Member], marks: Marks | None = None
 ) -> str:
-    """Fingerprint of one shard: the member, the method, and all that decides what is explained of which samples.
+    """Fingerprint of one shard, whose range has the `digest`: as `maps_fingerprints` gives it."""
+    return maps_fingerprints(member, method, spec, voters, marks)(digest)
 
-    `digest` is that of the range. The voters count only where their majority is explained, and the `marks` of filter
-    profiles only for a method that is standardised by them.
+
+def maps_fingerprints(
+    member: Member, method: MethodSpec, spec: Spec, voters: Sequence[Member], marks: Marks | None = None
+) -> Callable[[str], str]:
+    """Fingerprints of a member's shards by the digest of their ranges.
+
+    They hold the member, the method, and all that decides what is explained. The voters count only where their majority
+    is explained, and the `marks` of filter profiles only for a method that is standardised by them.
     """
     standardised = marks is not None and takes_statistics(method.name, method.settings)
     attribution = spec.attribution
-    return fingerprint(
+    return fingerprints(
         member.fingerprint,
         method.name,
         seeded(spec, method, member),
         attribution.target,
         attribution.dtype,
         padded_size(attribution.batch_size),
-        digest,
+        VARIES,
         [voter.fingerprint for voter in voters] if attribution.target == "ensemble" else None,
         *([marks.statistics(member.index)] if marks is not None and standardised else []),
     )
@@ -274,7 +303,22 @@ def majority(votes: np.ndarray, classes: int) -> np.ndarray:
 
 def predictions_mark(member: Member, digest: str) -> str:
     """What the logits of a member on a range carry: whose they are, and the digest of what they are of."""
-    return fingerprint(member.fingerprint, digest)
+    return predictions_marks(member)(digest)
+
+
+def predictions_marks(member: Member) -> Callable[[str], str]:
+    """What the logits of a member carry, by the digest of the range."""
+    return fingerprints(member.fingerprint, VARIES)
+
+
+def logits_entry(store: Store, name: str, mark: str) -> shards.Entry:
+    """What an index says of a file of logits that carries the `mark`. Raises FileNotFoundError."""
+    content, info = store.read(name), store.info(name)
+    if info is None:
+        raise FileNotFoundError(f"{store.path(name)} disappeared")
+    rows, digest = ipc.open_file(content).read_all().num_rows, hashlib.sha256(content).hexdigest()
+    path = name.rpartition("/")[2]
+    return shards.Entry(path=path, rows=rows, bytes=info.size, sha256=digest, mtime_ns=info.mtime_ns, fingerprint=mark)
 
 
 def read_predictions(store: Store, name: str, mark: str | None = None) -> Predictions | None:

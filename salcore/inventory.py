@@ -1,93 +1,228 @@
 """What a run still lacks, found on storage alone: nothing is remembered in a process that may die."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from salcore import shards
+from salcore import manifests
 from salcore.attribution import takes_statistics
 from salcore.blame.marks import Marks
 from salcore.data import Data
-from salcore.explain import Item, maps_fingerprint, predictions_mark, read_predictions, within
-from salcore.layout import LOGITS, Range, maps_folder, member_folder, part_file, ranges
-from salcore.members import Member
+from salcore.explain import (
+    Item,
+    Made,
+    logits_entry,
+    maps_fingerprints,
+    predictions_marks,
+    read_predictions,
+    within,
+)
+from salcore.index import Index
+from salcore.layout import LOGITS_INDEX, Range, logits_folder, maps_folder, maps_index, part_file, ranges
+from salcore.manifests import MANIFEST
+from salcore.members import Member, fingerprint
+from salcore.shards import Entry
 from salcore.spec import MethodSpec, Spec
-from salcore.storage import Store
+from salcore.storage import FileInfo, Store
 from salcore.work import range_digest
 
+Files = Mapping[str, FileInfo]
+"""A listing: size and time of files by their full names."""
 
-@dataclass(kw_only=True)
+
 class Inventory:
-    """The maps of a run: finished shards by (method, member), items that are missing, and what was found wrong.
+    """The maps and logits of a run: what is finished, which items are missing, and what was found wrong.
 
     `outdated` counts, by method, shards that are whole but of other settings or samples than the spec's.
+    Made by `take`.
     """
 
-    entries: dict[tuple[str, int], dict[str, shards.Entry]] = field(default_factory=dict)
-    missing: list[Item] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    outdated: Counter[str] = field(default_factory=Counter)
+    def __init__(self, store: Store, paths: Mapping[str, list[str]]) -> None:
+        self.missing: list[Item] = []
+        self.problems: list[str] = []
+        self.outdated: Counter[str] = Counter()
+        self._store, self._paths = store, paths
+        self._maps = {method: Index(store, maps_index(method)) for method in paths}
+        self._logits = Index(store, LOGITS_INDEX)
+        self._unkept: dict[tuple[str, int], dict[str, str]] = {}
+        self._unsettled: set[tuple[str, int]] = set()
 
     @property
     def shards_missing(self) -> int:
         """Number of shards to make."""
         return sum(len(item.methods) for item in self.missing)
 
+    @property
+    def settled(self) -> bool:
+        """Whether every manifest says what its folder holds: a crash comes between, and files are adopted."""
+        return not self._unsettled
+
+    def entries(self, method: str, member: int) -> dict[str, Entry]:
+        """Finished shards by path."""
+        return self._maps[method].of(member)
+
+    def paths(self, method: str) -> list[str]:
+        """Paths of the shards that each member has of a method, in order."""
+        return self._paths[method]
+
+    def inputs(self, method: str, members: Sequence[int]) -> dict[str, str]:
+        """What the statistics of each range come from, by path: a digest of the shards that all these members have.
+
+        Of maps that are not kept it is one of their fingerprints.
+        """
+        if not members:
+            return {}
+        if (method, members[0]) in self._unkept:
+            marks = [self._unkept[method, member] for member in members]
+            return {path: fingerprint(members, "unkept", [of[path] for of in marks]) for path in self.paths(method)}
+        entries = [self.entries(method, member) for member in members]
+        return {path: fingerprint(members, [of[path].sha256 for of in entries]) for path in self.paths(method)}
+
+    def enter(self, made: Iterable[Made]) -> None:
+        """Files were made."""
+        for each in made:
+            index = self._logits if each.method is None else self._maps[each.method]
+            index.enter(each.member, {**index.of(each.member), each.entry.path: each.entry})
+            if each.method is not None:
+                self._unsettled.add((each.method, each.member))
+
+    def write(self) -> None:
+        """Put every manifest in step with its folder."""
+        for method, member in sorted(self._unsettled):
+            manifests.write(self._store, maps_folder(method, member), self.entries(method, member))
+        self._unsettled.clear()
+
+    def write_indexes(self) -> None:
+        """Put what is known of all members on storage, so that the next look is quick."""
+        for index in (*self._maps.values(), self._logits):
+            index.write()
+
+    def leave_out(self, method: str, member: int, marks: Mapping[str, str]) -> None:
+        """These maps (fingerprints by path) are made where they are reduced, and not kept."""
+        self._unkept[method, member] = dict(marks)
+
+    def look_at_maps(self, method: str, member: int, files: Files, wanted: Mapping[str, str]) -> list[str]:
+        """Find which of the `wanted` shards (fingerprints by path) are finished; the paths of the others."""
+        folder, index = maps_folder(method, member), self._maps[method]
+        known = index.of(member)
+        manifest = files.get(f"{folder}/{MANIFEST}")
+        indexed = manifest is not None and manifest.mtime_ns <= index.mtime_ns and len(files) == len(known) + 1
+        if indexed and all(_is_as_known(files, folder, entry) for entry in known.values()):
+            finished = known
+        else:
+            indexed = False
+            finished, problems = manifests.scan(self._store, folder)
+            self.problems += problems
+        entries = {path: finished[path] for path, mark in wanted.items() if _carries(finished.get(path), mark)}
+        self.outdated[method] += len(finished.keys() & wanted.keys()) - len(entries)
+        if not indexed or entries != known:
+            index.enter(member, entries)
+            if not manifests.says(self._store, folder, entries):
+                self._unsettled.add((method, member))
+        return [path for path in wanted if path not in entries]
+
+    def look_at_logits(self, member: int, files: Files, wanted: Mapping[str, str]) -> list[str]:
+        """Find which of the `wanted` files of logits are finished; the paths of the others."""
+        folder, known = logits_folder(member), self._logits.of(member)
+        entries = {}
+        for path, mark in wanted.items():
+            entry, name = known.get(path), f"{folder}/{path}"
+            if entry is not None and entry.fingerprint == mark and _is_as_known(files, folder, entry):
+                entries[path] = entry
+            elif name in files and read_predictions(self._store, name, mark) is not None:
+                entries[path] = logits_entry(self._store, name, mark)
+        if entries != known:
+            self._logits.enter(member, entries)
+        return [path for path in wanted if path not in entries]
+
 
 def take(store: Store, spec: Spec, data: Data, members: Sequence[Member]) -> Inventory:
-    """Look at every shard that the members' maps consist of. Manifests that differ from the files are put right.
+    """Look at every shard that the members' maps consist of.
 
     Damaged shards, and those made by other settings or of other samples than the spec's, count as missing. A range that
     lacks only a member's logits is an item without methods: accuracies are over all evaluation samples.
     """
-    inventory = Inventory()
-    cut = list(ranges(len(data.evaluation), spec.attribution.shard_samples))
-    digests = {part: range_digest(data, part) for part in _all_ranges(cut, spec)}
-    standardised = any(takes_statistics(method.name, method.settings) for method in spec.attribution.methods)
+    methods = spec.attribution.methods
+    cut = {part_file(part.part): part for part in ranges(len(data.evaluation), spec.attribution.shard_samples)}
+    contents = _Contents(data)
+    shards = {
+        method.folder: {
+            path: contents.digest(within(part, method)) for path, part in cut.items() if _covers(part, method)
+        }
+        for method in methods
+    }
+    logits = {path: contents.digest(part) for path, part in cut.items()}
+    found = Inventory(store, {folder: list(digests) for folder, digests in shards.items()})
+    standardised = any(takes_statistics(method.name, method.settings) for method in methods)
     marks = Marks(spec, data, members) if standardised and spec.parameters is not None else None
+    files = _Listings(store)
     for member in members:
-        lacking: dict[int, list[str]] = {}
-        for method in spec.attribution.methods:
-            finished = _finished(store, method, member, inventory.problems)
-            expected = {part_file(part.part): part for part in cut if _covers(part, method)}
-            entries = {}
-            for path, part in expected.items():
-                wanted = maps_fingerprint(member, method, spec, digests[within(part, method)], members, marks)
-                entry = finished.get(path)
-                if entry is not None and entry.fingerprint == wanted:
-                    entries[path] = entry
-                else:
-                    lacking.setdefault(part.part, []).append(method.folder)
-                    inventory.outdated[method.folder] += entry is not None
-            inventory.entries[method.folder, member.index] = entries
-        inventory.missing += [
-            Item(member=member.index, range=part, methods=tuple(lacking.get(part.part, ())))
-            for part in cut
-            if part.part in lacking or not _predicted(store, member, part, digests[part])
+        lacking: dict[str, list[str]] = {}
+        for method in methods:
+            mark = maps_fingerprints(member, method, spec, members, marks)
+            wanted = {path: mark(digest) for path, digest in shards[method.folder].items()}
+            if not spec.attribution.keep_maps:
+                found.leave_out(method.folder, member.index, wanted)
+                continue
+            there = files.of(f"maps/{method.folder}", maps_folder(method.folder, member.index))
+            for path in found.look_at_maps(method.folder, member.index, there, wanted):
+                lacking.setdefault(path, []).append(method.folder)
+        mark = predictions_marks(member)
+        wanted = {path: mark(digest) for path, digest in logits.items()}
+        there = files.of("members", logits_folder(member.index))
+        unpredicted = {*found.look_at_logits(member.index, there, wanted)}
+        found.missing += [
+            Item(member=member.index, range=part, methods=tuple(lacking.get(path, ())))
+            for path, part in cut.items()
+            if path in lacking or path in unpredicted
         ]
-    return inventory
+    return found
 
 
-def _predicted(store: Store, member: Member, part: Range, digest: str) -> bool:
-    name = f"{member_folder(member.index)}/{LOGITS}/{part_file(part.part)}"
-    return read_predictions(store, name, predictions_mark(member, digest)) is not None
+class _Contents:
+    """Digests of what ranges of samples hold, each made once."""
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+        self._digests: dict[Range, str] = {}
+
+    def digest(self, part: Range) -> str:
+        """The digest of a range."""
+        if part not in self._digests:
+            self._digests[part] = range_digest(self._data, part)
+        return self._digests[part]
 
 
-def _finished(store: Store, method: MethodSpec, member: Member, problems: list[str]) -> dict[str, shards.Entry]:
-    folder = maps_folder(method.folder, member.index)
-    entries, found = shards.scan(store, folder)
-    problems += found
-    return entries
+class _Listings:
+    """The files of folders: looked up one by one where that is quick, else from one listing of all that are alike."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._listed: dict[str, dict[str, dict[str, FileInfo]]] = {}
+
+    def of(self, above: str, folder: str) -> Files:
+        """Every file of a folder that is somewhere below `above`, by its full name."""
+        if self._store.local is not None:
+            return self._store.files(folder)
+        if above not in self._listed:
+            folders: dict[str, dict[str, FileInfo]] = {}
+            for name, info in self._store.files(above).items():
+                folders.setdefault(name.rpartition("/")[0], {})[name] = info
+            self._listed[above] = folders
+        return self._listed[above].get(folder, {})
+
+
+def _is_as_known(files: Files, folder: str, entry: Entry) -> bool:
+    info = files.get(f"{folder}/{entry.path}")
+    return info is not None and info.size == entry.bytes and info.mtime_ns == entry.mtime_ns != 0
+
+
+def _carries(entry: Entry | None, mark: str) -> bool:
+    return entry is not None and entry.fingerprint == mark
 
 
 def _covers(part: Range, method: MethodSpec) -> bool:
     return method.samples is None or part.start < method.samples
-
-
-def _all_ranges(cut: Sequence[Range], spec: Spec) -> Iterator[Range]:
-    yield from cut
-    for method in spec.attribution.methods:
-        yield from (within(part, method) for part in cut if _covers(part, method))
 
 
 def by_method(items: Sequence[Item]) -> list[Item]:

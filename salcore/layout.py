@@ -22,6 +22,8 @@ BORROWED = "members/ensemble.yaml"
 """Present where the members are copies from another run, whose directory it names."""
 LOGITS = "logits"
 """Folder of a member's logits on the evaluation samples, cut into the same ranges as its maps."""
+LOGITS_INDEX = "members/logits.feather"
+"""File that says of all members at once what is finished of their logits."""
 
 
 def member_folder(member: int) -> str:
@@ -39,9 +41,28 @@ def maps_folder(method: str, member: int) -> str:
     return f"maps/{method}/member={member:04d}"
 
 
+def logits_folder(member: int) -> str:
+    """Folder of one member's logits."""
+    return f"{member_folder(member)}/{LOGITS}"
+
+
 def part_file(part: int) -> str:
     """Name of the file that holds one range of samples."""
     return f"part-{part:05d}.arrow"
+
+
+def part_of(path: str) -> int:
+    """Which range a file of that name holds.
+
+    >>> part_of(part_file(12))
+    12
+    """
+    return int(path.removeprefix("part-").removesuffix(".arrow"))
+
+
+def maps_index(method: str) -> str:
+    """File that says of all members at once what is finished of a method's maps."""
+    return f"maps/{method}/index.feather"
 
 
 def stats_folder(method: str) -> str:

@@ -12,7 +12,7 @@ import platform
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import safetensors.torch
@@ -26,7 +26,7 @@ from salcore.explanations import explained
 from salcore.layout import member_file
 from salcore.members import Member
 from salcore.models import build
-from salcore.storage import Store
+from salcore.storage import FileInfo, Store
 from salcore.training import Diverged, Epoch, final_weights, fit
 
 RECORD, FAILED, HISTORY = "member.json", "failed.json", "history.parquet"
@@ -112,11 +112,40 @@ def train_member(
 
 def trained(store: Store, member: Member) -> bool:
     """Whether `store` holds this very member, trained, with the weights that its record names by size."""
-    record = read_record(store, member.index)
-    if record is None or record["fingerprint"] != member.fingerprint:
+    found = standing(store, member.index)
+    if found is None or found.fingerprint != member.fingerprint:
         return False
     weights = store.info(member_file(member.index, WEIGHTS))
-    return weights is not None and weights.size == record["weights_bytes"]
+    return weights is not None and weights.size == found.weights_bytes
+
+
+class Standing(NamedTuple):
+    """What the record of a trained member says it is."""
+
+    fingerprint: str
+    weights_bytes: int
+
+
+def standing(store: Store, index: int) -> Standing | None:
+    """What `member.json` says the member is, None if there is none. Raises Damaged.
+
+    A file of the same time and size is read once in a process: a run of ten thousand members asks several times.
+    """
+    name = member_file(index, RECORD)
+    info = store.info(name)
+    if info is None:
+        return None
+    known = _READ.get((store.uri, name))
+    if known is None or known[0] != info or info.mtime_ns == 0:
+        record = read_record(store, index)
+        if record is None:
+            return None
+        known = info, Standing(fingerprint=record["fingerprint"], weights_bytes=record["weights_bytes"])
+        _READ[store.uri, name] = known
+    return known[1]
+
+
+_READ: dict[tuple[str, str], tuple[FileInfo, Standing]] = {}
 
 
 def failed(store: Store, member: Member) -> str | None:

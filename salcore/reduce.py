@@ -91,7 +91,7 @@ def reduce_range(
     if len(sources) != len(members) or not sources:
         raise ValueError(f"`members`: expected one index for each of 1 or more sources, got {len(members)}")
     opened = lru_cache(OPEN_SHARDS)(lambda index: _open(sources[index]))
-    columns, residuals = _check(opened, members)
+    columns = _check(opened, members)
     rows, shape, count = opened(0).rows, opened(0).shape, len(members)
     lengths = columns.get("length", np.full(rows, shape[-1]))
 
@@ -109,6 +109,7 @@ def reduce_range(
         "grid": list(tally.grid),
         "inputs": inputs_digest,
     }
+    residuals = np.array([_residual(opened(index)) for index in range(count)])  # known once the maps were read
     return Reduced(stats=tally.stats(columns), members=tally.members(members, residuals), metadata=about)
 
 
@@ -225,14 +226,10 @@ def _open(source: Maps | Callable[[], Maps]) -> Maps:
     return source() if callable(source) else source
 
 
-def _check(opened: Callable[[int], Maps], members: Sequence[int]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Sample, label, target (and length) of the range, and each member's largest residual.
-
-    Raises ValueError if members disagree.
-    """
+def _check(opened: Callable[[int], Maps], members: Sequence[int]) -> dict[str, np.ndarray]:
+    """Sample, label, target (and length) of the range. Raises ValueError if members disagree."""
     same = [name for name in ("sample", "label", "length") if name in opened(0).columns]
     columns = {name: opened(0).column(name) for name in (*same, "target")}
-    residuals = np.full(len(members), np.nan)
     for index, member in enumerate(members):
         shard = opened(index)
         if shard.shape != opened(0).shape:
@@ -243,7 +240,12 @@ def _check(opened: Callable[[int], Maps], members: Sequence[int]) -> tuple[dict[
                     f"`sources`: expected the {name}s of member {members[0]}, got others of member {member}"
                 )
         columns["target"] = np.where(shard.column("target") == columns["target"], columns["target"], -1)
-        if "residual" in shard.columns:
-            residual = np.abs(shard.column("residual"))
-            residuals[index] = np.fmax.reduce(residual[np.isfinite(residual)], initial=np.nan)
-    return columns, residuals
+    return columns
+
+
+def _residual(shard: Maps) -> float:
+    """The largest completeness residual of a member's finite ones; NaN where the method promises none."""
+    if "residual" not in shard.columns:
+        return np.nan
+    residual = np.abs(shard.column("residual"))
+    return float(np.fmax.reduce(residual[np.isfinite(residual)], initial=np.nan))

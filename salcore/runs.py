@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from salcore import borrowed, layout, shards, until
+from salcore import borrowed, layout, manifests, until
 from salcore.data import Data, load
 from salcore.errors import Damaged, UserError
-from salcore.explain import read_predictions
+from salcore.explain import Explainer, read_predictions
 from salcore.finite import finite_rows
 from salcore.member_files import FAILED, RECORD, read_failure, read_history, read_record
+from salcore.members import Member
 from salcore.spec import Spec, fingerprints, parse
 from salcore.storage import Store
 from salcore.summary import read_stats
@@ -127,21 +128,34 @@ class Run:
 
         As they were made: those with NaN or infinity, which are in no statistic, too.
         """
-        members = self.metadata(method)["members"]
-        size = self.spec.attribution.shard_samples
-        found = []
-        for member in members:
-            opened: dict[int, shards.Shard] = {}
-            rows = []
-            for position in positions:
-                part, row = divmod(position, size)
-                if part not in opened:
-                    opened[part] = shards.read_finished(
-                        self.store, layout.maps_folder(method, member), layout.part_file(part)
-                    )
-                rows.append(opened[part].maps(row, row + 1)[0])
-            found.append(np.stack(rows))
-        return np.stack(found)
+        return np.stack([self.member_maps(method, member, positions) for member in self.metadata(method)["members"]])
+
+    def member_maps(self, method: str, member: int, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """One member's maps of some samples, `(n, C, H, W)`; made again where the run keeps none."""
+        if not self.spec.attribution.keep_maps:
+            return self._made_again(method, member, np.asarray(positions))
+        parts, rows = np.divmod(np.asarray(positions), self.spec.attribution.shard_samples)
+        folder = layout.maps_folder(method, member)
+        opened = {
+            part: manifests.read_finished(self.store, folder, layout.part_file(part)) for part in {*parts.tolist()}
+        }
+        pairs = zip(parts.tolist(), rows.tolist(), strict=True)
+        return np.stack([opened[part].maps(row, row + 1)[0] for part, row in pairs])
+
+    def _made_again(self, method: str, member: int, positions: np.ndarray) -> np.ndarray:
+        (asked,) = (each for each in self.spec.attribution.methods if each.folder == method)
+        explainer, members = self._explainer
+        parts, rows = np.divmod(positions, self.spec.attribution.shard_samples)
+        cut = self._ranges(self.spec.data.eval_samples)
+        targets = {part: explainer.targets(members[member], cut[part]) for part in {*parts.tolist()}}
+        classes = np.array([targets[part][row] for part, row in zip(parts.tolist(), rows.tolist(), strict=True)])
+        return explainer.maps(members[member], asked, positions, classes)[0]
+
+    @cached_property
+    def _explainer(self) -> tuple[Explainer, dict[int, Member]]:
+        """What makes the maps of the trained members again."""
+        members = [each for each in borrowed.members_of(self.spec, self.store) if each.index in self.members]
+        return Explainer(self.spec, self.data(), members, self.store), {each.index: each for each in members}
 
     def finite_maps(self, method: str, position: int) -> tuple[tuple[int, ...], np.ndarray]:
         """The members that one sample's statistics are over, m of them, and their maps `(m, C, H, W)`."""

@@ -1,20 +1,17 @@
 """Map shards: one Arrow IPC file holds a range of samples for one member and one method.
 
-The files are uncompressed, so that they memory-map, and their bytes are a function of their content alone. A manifest
-beside them remembers sizes and hashes; the files themselves are the truth.
+The files are uncompressed, so that they memory-map, and their bytes are a function of their content alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +19,8 @@ from pyarrow import ipc
 
 from salcore.errors import Damaged
 from salcore.finite import finite_rows
-from salcore.storage import TEMPORARY, FileInfo, Store
+from salcore.storage import FileInfo, Store
 
-MANIFEST = "manifest.json"
 METADATA = b"salcore"
 BLOCK_BYTES = 1 << 18
 """Bytes of float32 maps that a reducer takes from one shard at a time: with their statistics they stay in cache."""
@@ -36,9 +32,8 @@ class CorruptShard(Damaged):
     """A file that is not a whole shard: truncated, altered, or of another format. The message names it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One finished shard in a manifest: `path` in its folder, rows, size, hash, and the time of the file so hashed."""
+class Entry(NamedTuple):
+    """A finished shard in a manifest: `path` in its folder, rows, size, hash, and the time of the file so hashed."""
 
     path: str
     rows: int
@@ -194,7 +189,7 @@ def write(store: Store, name: str, data: pa.Buffer) -> Entry:
     if info is None:
         raise FileNotFoundError(f"{store.path(name)} disappeared while it was written")
     shard = open_shard(data, store.path(name))
-    return _entry(name, shard, hashlib.sha256(data).hexdigest(), info)
+    return entry_of(name, shard, hashlib.sha256(data).hexdigest(), info)
 
 
 def read(store: Store, name: str) -> Shard:
@@ -202,15 +197,6 @@ def read(store: Store, name: str) -> Shard:
     if (info := store.info(name)) is not None and info.size == 0:
         raise CorruptShard(f"{store.path(name)} is not a whole shard (it is empty)")  # an empty file cannot be mapped
     return open_shard(store.open(name), store.path(name))
-
-
-def read_finished(store: Store, folder: str, path: str) -> Shard:
-    """Open a shard that is as its manifest says, by size and time or else by hash. Raises CorruptShard."""
-    name = f"{folder}/{path}"
-    known, info = read_manifest(store, folder).get(path), store.info(name)
-    if info is not None and known is not None:
-        _check(store, name, info, known)
-    return read(store, name)
 
 
 def open_shard(source: pa.NativeFile | pa.Buffer, name: str = "shard") -> Shard:
@@ -251,75 +237,8 @@ def header(schema: pa.Schema, key: bytes = METADATA) -> Any:
         return None
 
 
-def read_manifest(store: Store, folder: str) -> dict[str, Entry]:
-    """Entries by path of a folder's manifest; empty if there is none. Raises Damaged if it cannot be understood."""
-    name = f"{folder}/{MANIFEST}"
-    if not store.exists(name):
-        return {}
-    try:
-        entries = [_known(entry) for entry in store.read_json(name)["shards"]]
-    except (TypeError, KeyError) as error:
-        raise Damaged(f"{store.path(name)} is not a manifest ({error}): delete it to have it made again") from None
-    return {entry.path: entry for entry in entries}
-
-
-def _known(values: dict[str, Any]) -> Entry:
-    """The entry of a manifest's values. Raises TypeError."""
-    entry = Entry(**values)
-    if wrong := [each.name for each in fields(Entry) if type(getattr(entry, each.name)).__name__ != each.type]:
-        raise TypeError(f"of another type: {', '.join(wrong)}")
-    return entry
-
-
-def write_manifest(store: Store, folder: str, entries: Mapping[str, Entry]) -> None:
-    """Write a folder's manifest, sorted by path, in one piece."""
-    store.write_json(f"{folder}/{MANIFEST}", {"shards": [asdict(entries[path]) for path in sorted(entries)]})
-
-
-def scan(store: Store, folder: str) -> tuple[dict[str, Entry], list[str]]:
-    """What is finished in a folder, from its files: entries by path, and one sentence for each thing that was wrong.
-
-    A file as its manifest knows it (size and time) is trusted, one of another time is hashed again, one that the
-    manifest does not know is opened and adopted. Leftover temporary files are deleted. What is returned may be written
-    as the new manifest; the paths that it lacks are to be made again.
-    """
-    entries: dict[str, Entry] = {}
-    problems: list[str] = []
-    try:
-        known = read_manifest(store, folder)
-    except Damaged as error:
-        known = {}
-        problems.append(f"{error}; it is made again from the shards.")
-    files = {name.removeprefix(f"{folder}/"): info for name, info in store.files(folder).items()}
-    for path, info in files.items():
-        if path.startswith(TEMPORARY):
-            store.delete(f"{folder}/{path}")
-        elif re.fullmatch(r"[^/]+\.arrow", path):
-            try:
-                entries[path] = _check(store, f"{folder}/{path}", info, known.get(path))
-            except CorruptShard as error:
-                problems.append(f"{error}; it is to be made again.")
-    problems += [
-        f"{store.path(f'{folder}/{path}')} is in the manifest but not there; it is to be made again."
-        for path in sorted(known.keys() - files.keys())
-    ]
-    return entries, problems
-
-
-def _check(store: Store, name: str, info: FileInfo, known: Entry | None) -> Entry:
-    if known is not None:
-        if known.bytes != info.size:
-            raise CorruptShard(f"{store.path(name)} has {info.size} bytes where its manifest says {known.bytes}")
-        if known.mtime_ns == info.mtime_ns != 0:
-            return known
-    shard = read(store, name)
-    digest = hashlib.sha256(store.open(name).read_buffer()).hexdigest()
-    if known is not None and known.sha256 != digest:
-        raise CorruptShard(f"{store.path(name)} does not have the hash of its manifest")
-    return _entry(name, shard, digest, info)
-
-
-def _entry(name: str, shard: Shard, digest: str, info: FileInfo) -> Entry:
+def entry_of(name: str, shard: Shard, digest: str, info: FileInfo) -> Entry:
+    """What a manifest says of a shard."""
     path, mark = name.rpartition("/")[2], str(shard.metadata.get("fingerprint", ""))
     return Entry(path=path, rows=shard.rows, bytes=info.size, sha256=digest, mtime_ns=info.mtime_ns, fingerprint=mark)
 

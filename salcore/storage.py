@@ -6,12 +6,12 @@ on an object store a single PUT is the commit. Every name is relative to the fol
 
 import json
 import os
+import stat
 import uuid
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -33,8 +33,7 @@ SEAL = "crc32"
 """Key of the checksum in a JSON file. A file without one, of an earlier version, is taken as it is."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileInfo:
+class FileInfo(NamedTuple):
     """Size in bytes and time of the last change in nanoseconds since 1970."""
 
     size: int
@@ -139,11 +138,15 @@ class Store:
 
     def info(self, name: str) -> FileInfo | None:
         """Size and time of a file, None if there is none."""
+        if self._local:
+            return _local_info(Path(self._inside(name)))
         found = self._fs.get_file_info(self._inside(name))
         return _info(found) if found.type == fs.FileType.File else None
 
     def files(self, prefix: str = "") -> dict[str, FileInfo]:
         """Every file below `prefix`, recursively, in order of name. Empty if there is no such folder."""
+        if self._local:
+            return dict(sorted(_local_files(self._inside(prefix), f"{prefix}/" if prefix else "")))
         selector = fs.FileSelector(self._inside(prefix), recursive=True, allow_not_found=True)
         found = {
             entry.path[len(self._root) :].lstrip("/"): _info(entry)
@@ -165,7 +168,7 @@ class Store:
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as indented JSON with sorted keys, a mapping with a checksum of the rest under `SEAL`."""
         if isinstance(value, dict):
-            value = {**value, SEAL: _checksum(value)}
+            value = {**value, SEAL: _checksum(json.loads(json.dumps(value)))}
         self.write(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
     def read_json(self, name: str) -> Any:
@@ -234,8 +237,8 @@ def _cure(name: str) -> str:
 
 
 def _checksum(value: Any) -> int:
-    """CRC-32 of what JSON makes of a value: its tuples are lists, and its keys text."""
-    return zlib.crc32(json.dumps(json.loads(json.dumps(value)), sort_keys=True).encode())
+    """CRC-32 of a value that comes from JSON: its tuples are lists, and its keys text."""
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def _table_checksum(table: pa.Table) -> int:
@@ -253,3 +256,25 @@ def _absolute(uri: str | os.PathLike[str]) -> str:
 
 def _info(entry: fs.FileInfo) -> FileInfo:
     return FileInfo(size=entry.size, mtime_ns=entry.mtime_ns or 0)
+
+
+def _local_info(place: "Path | os.DirEntry") -> FileInfo | None:
+    """Size and time of a file of this machine; None if there is none, or it is no plain file."""
+    try:
+        found = place.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return FileInfo(size=found.st_size, mtime_ns=found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+
+def _local_files(folder: str, prefix: str) -> Iterator[tuple[str, FileInfo]]:
+    """Every file below a folder of this machine. What vanishes meanwhile was not there."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    yield from _local_files(entry.path, f"{prefix}{entry.name}/")
+                elif (info := _local_info(entry)) is not None:
+                    yield f"{prefix}{entry.name}", info
+    except (FileNotFoundError, NotADirectoryError):
+        return

@@ -12,7 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("salcore", deadline=None)  # a case is slow where the machine is busy
+hypothesis.settings.load_profile("salcore")
 
 ROOT = Path(__file__).resolve().parent.parent
 

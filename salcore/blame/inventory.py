@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from pyarrow import parquet
 
-from salcore import shards
+from salcore import manifests, shards
 from salcore.blame.items import Item, planned
 from salcore.blame.marks import Marks
 from salcore.blame.stored import Profiles
@@ -31,7 +31,7 @@ def profiles(store: Store, marks: Marks, members: Sequence[Member]) -> Found:
     found = Found()
     for member in members:
         for split, parts in marks.ranges.items():
-            finished, problems = shards.scan(store, profiles_folder(split, member.index))
+            finished, problems = manifests.scan(store, profiles_folder(split, member.index))
             found.problems += problems
             found.shards += len(parts)
             entries = found.entries[split, member.index] = {}

@@ -5,7 +5,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from salcore import shards
+from salcore import manifests, shards
 from salcore.blame.marks import Marks
 from salcore.layout import Range, part_file, profile_statistics_file, profiles_folder
 from salcore.members import Member
@@ -27,7 +27,7 @@ class Profiles:
     def __init__(self, store: Store, split: str, member: int, marks: Marks | None = None) -> None:
         folder = profiles_folder(split, member)
         parts = None if marks is None else marks.ranges[split]
-        paths = sorted(shards.read_manifest(store, folder)) if parts is None else [part_file(p.part) for p in parts]
+        paths = sorted(manifests.read(store, folder)) if parts is None else [part_file(p.part) for p in parts]
         names = [f"{folder}/{path}" for path in paths]
         if not names or not all(store.exists(name) for name in names):
             raise FileNotFoundError(f"{store.path(folder)} lacks profiles: make them with python -m jobs.parameters")

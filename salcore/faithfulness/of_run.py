@@ -144,17 +144,7 @@ def _plan(run: Run, data: Data, method: str | None, samples: int | None, subject
 
 def _maps(run: Run, plan: _Plan, member: int) -> Tensor | None:
     """One member's maps of the samples, (N, ...); None of random rankings."""
-    from salcore import layout, shards
-
-    if plan.method is None:
-        return None
-    folder, size = layout.maps_folder(plan.method, member), run.spec.attribution.shard_samples
-    parts, places = np.divmod(plan.kept, size)
-    found = [
-        shards.read(run.store, f"{folder}/{layout.part_file(int(part))}").maps()[places[parts == part]]
-        for part in np.unique(parts)
-    ]
-    return torch.from_numpy(np.concatenate(found))
+    return None if plan.method is None else torch.from_numpy(run.member_maps(plan.method, member, plan.kept))
 
 
 def _networks(run: Run, data: Data, device: str | torch.device) -> Iterator[tuple[int, nn.Module]]:

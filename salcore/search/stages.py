@@ -9,7 +9,7 @@ from salcore import inventory, layout, shards
 from salcore.data import Data
 from salcore.explain import Explainer
 from salcore.inventory import Inventory
-from salcore.members import Member, fingerprint
+from salcore.members import Member
 from salcore.reduce import VERSION, reduce_range
 from salcore.spec import MethodSpec, Spec
 from salcore.storage import Store
@@ -23,10 +23,9 @@ def explain(
     found = inventory.take(store, spec, data, members)
     explainer = Explainer(spec, data, members, store, device=device)
     for item in found.missing:
-        for made in explainer.explain(item):
-            found.entries[made.method, made.member][made.entry.path] = made.entry
-    for (method, member), entries in found.entries.items():
-        shards.write_manifest(store, layout.maps_folder(method, member), entries)
+        found.enter(explainer.explain(item))
+    found.write()
+    found.write_indexes()
     return found
 
 
@@ -40,11 +39,10 @@ def reduce(store: Store, spec: Spec, members: Sequence[Member], found: Inventory
 def _reduced(store: Store, method: MethodSpec, members: Sequence[int], found: Inventory) -> Iterator[str]:
     """The files of one method's statistics, made where they are out of date; those of other ranges are deleted."""
     folder = layout.stats_folder(method.folder)
-    paths = sorted({path for (name, _), entries in found.entries.items() if name == method.folder for path in entries})
-    for name in store.files(folder).keys() - {f"{folder}/{path}" for path in paths}:
+    wanted = found.inputs(method.folder, members)
+    for name in store.files(folder).keys() - {f"{folder}/{path}" for path in wanted}:
         store.delete(name)
-    for path in paths:
-        inputs = fingerprint(members, [found.entries[method.folder, member][path].sha256 for member in members])
+    for path, inputs in wanted.items():
         if not _stands(store, f"{folder}/{path}", inputs):
             shard_names = [f"{layout.maps_folder(method.folder, member)}/{path}" for member in members]
             reduced = reduce_range(

@@ -103,7 +103,7 @@ def over(trial: Trial, data: Data) -> Record | None:
     there = members.plan(trial.spec, data.digest)[: len(found.members)]
     if not all(trained(trial.store, member) for member in there):
         return None
-    lacking = inventory.take(trial.store, trial.spec, data, there) if there else inventory.Inventory()
+    lacking = inventory.take(trial.store, trial.spec, data, there)
     return None if lacking.missing or lacking.problems else found
 
 

@@ -180,6 +180,11 @@ class AttributionSpec(Part):
     )
     batch_size: int = told("samples of one explaining pass", "samples", default=64, ge=1)
     shard_samples: int = told("samples of one shard", "samples", default=512, ge=1)
+    keep_maps: bool = told(
+        "whether members' maps are stored; if not, they are made where they are reduced, twice, in memory that does "
+        "not grow with the members",
+        default=True,
+    )
     methods: Annotated[tuple[MethodSpec, ...], BeforeValidator(lambda v: listed(_entry(v)))] = told(
         "names, or mappings {name, as, samples, and settings}", default=(MethodSpec(name="gradient"),), min_length=1
     )
@@ -225,6 +230,12 @@ class TrackingSpec(Part):
 
     uri: str | None = told("MLflow server; null: the file runs/mlflow.db", default=None)
     experiment: str | None = told("MLflow experiment; null: the run's name", default=None)
+    member_runs: int = told(
+        "up to so many members each have an MLflow run of their own; of more there is a table on the parent",
+        "members",
+        default=200,
+        ge=0,
+    )
 
 
 class Spec(Part):

@@ -7,7 +7,6 @@ import contextlib
 import io
 import json
 import os
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +23,7 @@ from jobs.command import Command, find_spec, guarded
 from jobs.lock import Lock, read_holder
 from jobs.prepare import begin, prepare
 from jobs.records import member_files, read_member
-from salcore import inventory, layout, shards, until
+from salcore import inventory, layout, manifests, until
 from salcore.data import load
 from salcore.errors import Damaged, UserError
 from salcore.explain import Explainer, read_predictions
@@ -111,9 +110,9 @@ class Scene:
         found = inventory.take(store, plan.spec, self.data, plan.trained())
         worker = Explainer(plan.spec, self.data, plan.trained(), store)
         for item in found.missing:
-            stages._enter(found, worker.explain(item))
-        for (method, member), entries in found.entries.items():
-            stages._settle_manifest(store, layout.maps_folder(method, member), entries)
+            found.enter(worker.explain(item))
+        found.write()
+        found.write_indexes()
         for work in stages.ranges_to_reduce(plan, found):
             work.do(store)
         names = [name for name in store.files("stats") if name.endswith(".arrow")]
@@ -181,14 +180,14 @@ def index_of(name):
 
 def alone_shard(scene, name):
     folder, _, path = name.rpartition("/")
-    shard = shards.read_finished(scene.store, folder, path)
+    shard = manifests.read_finished(scene.store, folder, path)
     return same([*(shard.column(each) for each in shard.columns), shard.maps(), shard.metadata, shard.non_finite()])
 
 
 def alone_manifest(scene, name):
-    entries, problems = shards.scan(scene.store, name.rpartition("/")[0])
+    entries, problems = manifests.scan(scene.store, name.rpartition("/")[0])
     assert len(problems) <= 1
-    return [replace(entry, mtime_ns=0) for entry in entries.values()]
+    return [entry._replace(mtime_ns=0) for entry in entries.values()]
 
 
 def alone_logits(scene, name):
@@ -238,7 +237,7 @@ ALONE = {
 }
 KINDS = {
     "shards": lambda name: name.startswith("maps/") and name.endswith(".arrow"),
-    "manifests": lambda name: name.endswith(shards.MANIFEST),
+    "manifests": lambda name: name.endswith(manifests.MANIFEST),
     "logits": lambda name: f"/{layout.LOGITS}/" in name,
     "statistics": lambda name: name.startswith("stats/") and name.endswith(".arrow"),
     "summary": lambda name: name == layout.SUMMARY,

@@ -10,11 +10,10 @@ import pytest
 
 from jobs.command import guarded
 from jobs.status import status
-from salcore import inventory, layout, shards
+from salcore import inventory, layout
 from salcore.data import load
 from salcore.errors import Damaged
 from salcore.explain import Explainer
-from salcore.layout import maps_folder
 from salcore.member_files import train_member
 from salcore.members import plan
 from salcore.spec import parse
@@ -49,10 +48,9 @@ def work(store, asked):
     found = inventory.take(store, spec, data, members)
     worker = Explainer(spec, data, members, store)
     for item in found.missing:
-        for made in worker.explain(item):
-            found.entries[made.method, made.member][made.entry.path] = made.entry
-    for (method, member), entries in found.entries.items():
-        shards.write_manifest(store, maps_folder(method, member), entries)
+        found.enter(worker.explain(item))
+    found.write()
+    found.write_indexes()
 
 
 def results(store):

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from salcore import inventory, shards
+from salcore import inventory, manifests, shards
 from salcore.explain import Explainer
-from salcore.layout import LOGITS, maps_folder, member_folder, part_file
+from salcore.index import Index
+from salcore.layout import LOGITS, LOGITS_INDEX, maps_folder, maps_index, member_folder, part_file
 from salcore.member_files import train_member
 from salcore.storage import Store
 
@@ -30,10 +31,9 @@ def finish(small, store):
         found = inventory.take(store, spec, data, members)
         worker = Explainer(spec, data, members, store)
         for item in found.missing:
-            for made in worker.explain(item):
-                found.entries[made.method, made.member][made.entry.path] = made.entry
-        for (method, member), entries in found.entries.items():
-            shards.write_manifest(store, maps_folder(method, member), entries)
+            found.enter(worker.explain(item))
+        found.write()
+        found.write_indexes()
         return listed(found), found.problems
 
     return make
@@ -179,7 +179,7 @@ def test_a_deleted_shard_is_found(finish, store):
 @pytest.mark.parametrize("manifest", [None, b"{", b"{}"])
 def test_shards_without_a_manifest_are_adopted(finish, store, manifest):
     finish(THREE)
-    before, name = names(store), f"{maps_folder('gradient', 0)}/{shards.MANIFEST}"
+    before, name = names(store), f"{maps_folder('gradient', 0)}/{manifests.MANIFEST}"
     kept = store.read(name)
     store.write(name, manifest) if manifest else store.delete(name)
     missing, problems = finish(THREE)
@@ -251,3 +251,78 @@ def test_samples_that_no_method_explains_have_logits_all_the_same(finish, store)
     store.delete(f"{folder}/{part_file(2)}")
     finish("attribution.methods=[{name: gradient, samples: 3}]")
     assert store.exists(f"{folder}/{part_file(2)}")
+
+
+INDEXES = maps_index("gradient"), LOGITS_INDEX
+
+
+@pytest.mark.parametrize("index", INDEXES)
+@pytest.mark.parametrize("content", [None, b"", b"ARROW1", flip_the_middle], ids=["gone", "empty", "cut", "altered"])
+def test_an_index_that_is_not_whole_costs_a_look_and_no_work(finish, store, index, content):
+    finish(THREE)
+    before, kept = names(store), store.read(index)
+    if content is None:
+        store.delete(index)
+    else:
+        store.write(index, content(kept) if callable(content) else content)
+    assert finish(THREE) == (set(), [])
+    assert names(store) == before
+    assert store.read(index) == kept
+
+
+def test_an_index_that_is_behind_believes_the_manifests(finish, store):
+    finish(THREE)
+    behind = {index: store.read(index) for index in INDEXES}
+    finish(THREE, "ensemble.members=3", "data.eval_samples=30")
+    for index, content in behind.items():
+        store.write(index, content)
+    before = names(store)
+    assert finish(THREE, "ensemble.members=3", "data.eval_samples=30") == (set(), [])
+    assert names(store) == before
+
+
+def test_with_an_index_no_manifest_no_shard_and_no_logits_are_opened(finish, store, monkeypatch):
+    """Ten thousand members have hundreds of thousands of them."""
+    finish(THREE)
+    opened = []
+    for name in ("open", "read"):
+        monkeypatch.setattr(Store, name, recorded(opened, getattr(Store, name)))
+    assert finish(THREE) == (set(), [])
+    assert {name for name in opened if name.startswith("maps/")} == {
+        maps_index(m) for m in ("gradient", "smooth", "gradcam")
+    }
+    assert {name for name in opened if LOGITS in name} == {LOGITS_INDEX}
+
+
+def recorded(names, method):
+    def call(store, name):
+        names.append(name)
+        return method(store, name)
+
+    return call
+
+
+def test_an_index_gives_back_what_was_entered_and_writes_only_what_changed(store):
+    entries = {
+        member: {
+            part_file(part): shards.Entry(
+                path=part_file(part), rows=5, bytes=1 << 40, sha256=f"{part:064x}", mtime_ns=10**18 + member,
+                fingerprint=f"{member:064x}",
+            )
+            for part in range(member)
+        }
+        for member in (3, 0, 12)
+    }  # fmt: skip
+    index = Index(store, "index.feather")
+    for member, of in entries.items():
+        index.enter(member, of)
+    index.write()
+    written = store.info("index.feather")
+    again = Index(store, "index.feather")
+    assert {member: again.of(member) for member in entries} == entries
+    assert again.of(1) == {}
+    again.write()
+    assert store.info("index.feather") == written
+    again.enter(3, {})
+    again.write()
+    assert Index(store, "index.feather").of(3) == {}

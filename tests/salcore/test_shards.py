@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pyarrow import ipc
 
-from salcore import shards
+from salcore import manifests, shards
 from salcore.storage import TEMPORARY, Store
 
 FOLDER = "maps/gradient/member=0003"
@@ -188,31 +188,31 @@ def finished(store, parts=3):
     for number in range(parts):
         entry = shards.write(store, f"{FOLDER}/part-{number:05d}.arrow", encoded(some_maps(seed=number)))
         entries[entry.path] = entry
-    shards.write_manifest(store, FOLDER, entries)
+    manifests.write(store, FOLDER, entries)
     return entries
 
 
 def test_manifest_comes_back_and_is_sorted(store):
-    assert shards.read_manifest(store, FOLDER) == {}
+    assert manifests.read(store, FOLDER) == {}
     entries = finished(store)
     first = store.read(f"{FOLDER}/manifest.json")
-    shards.write_manifest(store, FOLDER, dict(reversed(entries.items())))
+    manifests.write(store, FOLDER, dict(reversed(entries.items())))
     assert store.read(f"{FOLDER}/manifest.json") == first
-    assert shards.read_manifest(store, FOLDER) == entries
-    assert shards.scan(store, FOLDER) == (entries, [])
+    assert manifests.read(store, FOLDER) == entries
+    assert manifests.scan(store, FOLDER) == (entries, [])
 
 
 def test_a_shard_that_its_manifest_does_not_know_is_adopted(store):
     entries = finished(store)
     store.delete(f"{FOLDER}/manifest.json")
-    assert shards.scan(store, FOLDER) == (entries, [])
+    assert manifests.scan(store, FOLDER) == (entries, [])
 
 
 def test_an_unreadable_manifest_is_made_again_from_the_shards(store):
     entries = finished(store)
     for broken in (b"{", b"{}", b'{"shards": [{"path": "x"}]}'):
         store.write(f"{FOLDER}/manifest.json", broken)
-        found, problems = shards.scan(store, FOLDER)
+        found, problems = manifests.scan(store, FOLDER)
         assert found == entries
         assert len(problems) == 1
         assert "manifest.json" in problems[0]
@@ -230,7 +230,7 @@ def damage(path, how):
 def test_a_damaged_shard_is_found_and_named(store, how):
     entries = finished(store)
     damage(store.local / FOLDER / "part-00001.arrow", how)
-    found, problems = shards.scan(store, FOLDER)
+    found, problems = manifests.scan(store, FOLDER)
     assert found == {path: entries[path] for path in ("part-00000.arrow", "part-00002.arrow")}
     assert len(problems) == 1
     assert "part-00001.arrow" in problems[0]
@@ -241,7 +241,7 @@ def test_a_truncated_shard_outside_the_manifest_is_not_adopted(store):
     finished(store)
     store.delete(f"{FOLDER}/manifest.json")
     damage(store.local / FOLDER / "part-00001.arrow", "truncated")
-    found, problems = shards.scan(store, FOLDER)
+    found, problems = manifests.scan(store, FOLDER)
     assert sorted(found) == ["part-00000.arrow", "part-00002.arrow"]
     assert len(problems) == 1
 
@@ -249,7 +249,7 @@ def test_a_truncated_shard_outside_the_manifest_is_not_adopted(store):
 def test_a_touched_shard_is_hashed_again_and_kept(store):
     entries = finished(store)
     os.utime(store.local / PART, ns=(5, 5))
-    found, problems = shards.scan(store, FOLDER)
+    found, problems = manifests.scan(store, FOLDER)
     assert not problems
     assert found["part-00000.arrow"].mtime_ns == 5
     assert found["part-00000.arrow"].sha256 == entries["part-00000.arrow"].sha256
@@ -258,7 +258,7 @@ def test_a_touched_shard_is_hashed_again_and_kept(store):
 def test_an_untouched_shard_is_not_read_again(store, monkeypatch):
     finished(store)
     monkeypatch.setattr(Store, "open", lambda *_: pytest.fail("a trusted shard was opened"))
-    assert len(shards.scan(store, FOLDER)[0]) == 3
+    assert len(manifests.scan(store, FOLDER)[0]) == 3
 
 
 def test_a_missing_shard_is_told_and_temporary_files_go(store):
@@ -267,7 +267,7 @@ def test_a_missing_shard_is_told_and_temporary_files_go(store):
     leftover = store.local / FOLDER / f"{TEMPORARY}abc-part-00000.arrow"
     leftover.write_bytes(b"half")
     (store.local / FOLDER / "notes.txt").write_text("not ours")
-    found, problems = shards.scan(store, FOLDER)
+    found, problems = manifests.scan(store, FOLDER)
     assert sorted(found) == ["part-00001.arrow", "part-00002.arrow"]
     assert len(problems) == 1
     assert "part-00000.arrow" in problems[0]
@@ -276,4 +276,4 @@ def test_a_missing_shard_is_told_and_temporary_files_go(store):
 
 
 def test_a_folder_that_is_not_there_is_empty(store):
-    assert shards.scan(store, FOLDER) == ({}, [])
+    assert manifests.scan(store, FOLDER) == ({}, [])

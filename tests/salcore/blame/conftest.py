@@ -3,7 +3,7 @@
 import pytest
 
 import salcore
-from salcore import shards
+from salcore import manifests
 from salcore.blame import inventory
 from salcore.blame.marks import Marks
 from salcore.blame.results import Blame
@@ -50,7 +50,7 @@ class Made:
             entry = worker.work(item)
             found.entries[item.what, item.member][entry.path] = entry
         for (split, member), entries in found.entries.items():
-            shards.write_manifest(self.store, profiles_folder(split, member), entries)
+            manifests.write(self.store, profiles_folder(split, member), entries)
         return found.missing
 
     def blame(self):
