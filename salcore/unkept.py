@@ -30,8 +30,8 @@ class Unkept:
         self._explainer, self._member, self._method, self._part = explainer, member, method, part
         columns = {"sample": explainer.samples(part), "label": explainer.labels(part)}
         columns["target"] = explainer.targets(member, part)
-        shared = {} if first is None else first._columns
-        self._columns = {
+        shared: dict[str, np.ndarray] = {} if first is None else first._columns
+        self._columns: dict[str, np.ndarray] = {
             name: shared[name] if name in shared and np.array_equal(shared[name], values) else values
             for name, values in columns.items()
         }

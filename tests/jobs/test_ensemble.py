@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from jobs.reduce import reduce as reduce_command
 from jobs.tracking import client
 from salcore.data import load
+from salcore.layout import LOGITS_INDEX, maps_index
 from salcore.models import build
 from salcore.spec import parse
 from tests.run_files import METHODS, files, maps, parts, statistics, table, tensors, weights
@@ -27,7 +28,7 @@ from tests.run_files import METHODS, files, maps, parts, statistics, table, tens
 
 def test_leaves_the_files_of_the_contract(whole):
     run, _ = whole
-    expected = {"spec.yaml", "mlflow.json", "stats/summary.parquet", "report/index.html"}
+    expected = {"spec.yaml", "mlflow.json", "stats/summary.parquet", "report/index.html", LOGITS_INDEX}
     for member in range(3):
         folder = f"members/{member:04d}"
         expected |= {f"{folder}/{name}" for name in ("member.json", "weights.safetensors", "history.parquet")}
@@ -37,6 +38,7 @@ def test_leaves_the_files_of_the_contract(whole):
         for member in range(3):
             folder = f"maps/{method}/member={member:04d}"
             expected |= {f"{folder}/manifest.json"} | {f"{folder}/{shard}" for shard in shards}
+        expected.add(maps_index(method))
     found = set(files(run))
     assert expected <= found
     others = {name.split("/")[0] if "/logits/" not in name else "logits" for name in found - expected}

@@ -1,5 +1,7 @@
 """What is refused before any work, what a plan says, and which directories may be gone on with."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import yaml
 
 from jobs.command import read
 from jobs.outlook import _passes, describe, estimate, map_shapes
-from jobs.prepare import prepare, resolved
+from jobs.prepare import _check_kept, prepare, resolved
 from salcore import layout
 from salcore.errors import UserError
 from salcore.member_files import fail, train_member
@@ -238,3 +240,12 @@ def test_estimating_time_leaves_generators_and_threads_alone(planned):
         torch.set_num_threads(threads)
     assert text.startswith("time     about ")
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_maps_of_sequences_of_different_lengths_have_to_be_kept(planned):
+    plan = planned("attribution.keep_maps=false")
+    lengths = np.full(len(plan.data.evaluation.labels), 3)
+    data = replace(plan.data, evaluation=replace(plan.data.evaluation, lengths=lengths))
+    with pytest.raises(UserError, match=r"attribution\.keep_maps: expected true"):
+        _check_kept(plan.spec, data)
+    _check_kept(planned().spec, data)
