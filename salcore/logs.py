@@ -32,7 +32,7 @@ class Log:
 
     def write(self, line: str) -> None:
         """Append a line."""
-        stamped = f"{datetime.now(UTC).isoformat(timespec='seconds')} {line}\n"
+        stamped = f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}\n"
         if self._local:
             with self._local.open("a") as stream:
                 stream.write(stamped)
