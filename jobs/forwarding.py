@@ -150,13 +150,17 @@ class Forwarder:
 
         A value that changed since, as more samples were explained, joins the old one; MLflow shows the new one.
         """
-        members = sum(run.status == "FINISHED" for run in self._children.values())
+        members = self._trained()
         missing = [
             Metric(key=key, value=value, step=members, at_ms=ending.at_ms)
             for key, value in ending.metrics.items()
             if math.isfinite(value) and (members, value) not in self._server.values(self._parent.id, key)
         ]
         self._server.log(self._parent.id, metrics=missing)
+
+    def _trained(self) -> int:
+        """Number of trained members."""
+        return sum(run.status == "FINISHED" for run in self._children.values())
 
     def _send_artifacts(self, names: Sequence[str]) -> None:
         """Upload those of the files that there are: a run that failed early has no report."""

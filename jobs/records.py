@@ -52,11 +52,15 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class MemberRecord:
-    """How far a member is: points of each epoch, when it began and was last heard of (ms since 1970; 0: unknown)."""
+    """How far a member is: points of each epoch, when it began and was last heard of (ms since 1970; 0: unknown).
+
+    `seconds` is the time of its epochs.
+    """
 
     stage: Stage
     reason: str | None
     epochs: tuple[tuple[Point, ...], ...]
+    seconds: float
     began_ms: int
     heard_ms: int
 
@@ -86,6 +90,7 @@ def read_member(store: Store, member: Member, files: MemberFiles) -> MemberRecor
         stage="FINISHED" if trained else "FAILED" if failed else "RUNNING",
         reason=redacted(failed["reason"]) if failed else None,
         epochs=tuple(tuple(_points(row, round(1000 * end))) for row, end in zip(rows, seconds, strict=True)),
+        seconds=seconds[-1] if seconds else 0.0,
         began_ms=max(0, written - round(1000 * seconds[-1])) if seconds else written,
         heard_ms=heard,
     )

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 
 from jobs.forwarding import Ending, Forwarder, Metric, Run, Tracked
 from jobs.records import redacted
+from jobs.table_forwarding import TableForwarder
 from salcore.errors import UserError
 from salcore.members import Member
 from salcore.spec import Spec
@@ -60,6 +61,12 @@ def client(uri: str) -> Any:
     return MlflowClient(uri)
 
 
+def forwarder_of(server: "Server", tracked: Tracked) -> Forwarder:
+    """The forwarder of an ensemble: with a run for each member, or a table where they are too many for that."""
+    many = len(tracked.members) > tracked.spec.tracking.member_runs
+    return (TableForwarder if many else Forwarder)(server, tracked)
+
+
 class Tracker:
     """Forwards a run to MLflow in the background.
 
@@ -78,7 +85,7 @@ class Tracker:
         uri: str,
         tell: Callable[[str], None] = _log.warning,
         poll_s: float = POLL_S,
-        forwarder: Callable[["Server", Tracked], Forwarder] = Forwarder,
+        forwarder: Callable[["Server", Tracked], Forwarder] = forwarder_of,
         connect: Callable[[str], Any] = client,
     ) -> None:
         self._tracked = Tracked(store=store, spec=spec, members=members, fingerprint=fingerprint, uri=uri)

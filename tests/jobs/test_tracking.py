@@ -1,3 +1,4 @@
+import csv
 import itertools
 import math
 import os
@@ -17,9 +18,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event
 
-from jobs.forwarding import PARENT, Ending, Forwarder, Tracked
+from jobs import table_forwarding
+from jobs.forwarding import PARENT, Ending, Tracked
 from jobs.records import MAY_CHANGE, VALUE_LIMIT, settings
-from jobs.tracking import Server, Tracker, client, tracking_uri
+from jobs.tracking import Server, Tracker, client, forwarder_of, tracking_uri
 from salcore import layout
 from salcore.errors import UserError
 from salcore.layout import member_file
@@ -83,7 +85,7 @@ class Scene:
         return Tracked(store=self.store, spec=self.spec, members=self.members, fingerprint=fingerprint, uri=self.uri)
 
     def forwarder(self, inner=None):
-        return Forwarder(Server(inner or self.client, self.uri), self.tracked)
+        return forwarder_of(Server(inner or self.client, self.uri), self.tracked)
 
     def tracker(self, **options):
         tracked = self.tracked
@@ -122,6 +124,13 @@ class Scene:
 
     def points(self, run, key):
         return sorted((point.step, point.value) for point in self.client.get_metric_history(run.info.run_id, key))
+
+    def table(self):
+        """(member, status, reason, epochs, training loss, seconds) of every row on the parent."""
+        place = Path(self.runs()[0].info.artifact_uri.removeprefix("file://"), "members.csv")
+        names = "member", "status", "reason", "epochs", "train_loss", "seconds"
+        with place.open(newline="") as stream:
+            return [tuple(row[name] for name in names) for row in csv.DictReader(stream)]
 
     def statuses(self):
         parent, children = self.runs()
@@ -421,6 +430,107 @@ def test_only_files_that_changed_are_read(scene):
     scene.train(1, 3)
     forwarder.forward()
     assert scene.store.reads == before + 1
+
+
+@pytest.fixture
+def crowd(uri, folder):
+    """Three members, which are too many for runs of their own: one is trained, one in training, one waits."""
+    scene = Scene(uri, folder, members=3, text="tracking: {member_runs: 2}")
+    scene.train(0, 2)
+    scene.end(0)
+    scene.train(1, 1)
+    return scene
+
+
+DONE = ("0", "FINISHED", "", "2", "0.5", "1.000")
+WAITING = ("2", "SCHEDULED", "", "", "", "")
+
+
+def test_of_many_members_there_is_a_table_on_the_parent(crowd):
+    forwarder = crowd.forwarder()
+    forwarder.forward()
+    parent, children = crowd.runs()
+    assert children == {}
+    assert crowd.table() == [DONE, ("1", "RUNNING", "", "1", "2", "0.500"), WAITING]
+    assert parent.data.tags["tracking.member_runs"] == "2"
+    assert parent.info.status == "RUNNING"
+    crowd.train(1, 2)
+    crowd.end(1)
+    crowd.end(2, FAILED, "the training loss is nan, in epoch 1")
+    forwarder.forward(RESULTS)
+    failed = ("2", "FAILED", "the training loss is nan, in epoch 1", "0", "", "0.000")
+    assert crowd.table() == [DONE, ("1", "FINISHED", "", "2", "1.5", "1.000"), failed]
+    assert crowd.points(crowd.runs()[0], "snr/gradient") == [(2, 0.5)], "over the number of trained members"
+    assert crowd.statuses() == ("FINISHED", [])
+
+
+def test_the_table_is_made_anew_once_a_minute_and_at_the_end(crowd, monkeypatch):
+    forwarder = crowd.forwarder()
+    forwarder.forward()
+    before = crowd.table()
+    crowd.train(1, 2)
+    forwarder.forward()
+    assert crowd.table() == before
+    now = time.monotonic()
+    monkeypatch.setattr(table_forwarding.time, "monotonic", lambda: now + table_forwarding.EVERY_S + 1)
+    forwarder.forward()
+    assert crowd.table()[1] == ("1", "RUNNING", "", "2", "1.5", "1.000")
+    forwarder.forward(Ending(status="KILLED"))
+    assert crowd.table()[1] == ("1", "KILLED", "", "2", "1.5", "1.000")
+    assert crowd.statuses() == ("KILLED", [])
+
+
+def test_of_many_members_only_files_that_changed_are_read_and_nothing_is_sent_twice(crowd, monkeypatch):
+    read, sent = [], []
+    whole = Store.read
+    monkeypatch.setattr(Store, "read", lambda self, name: read.append(name) or whole(self, name))
+    monkeypatch.setattr(table_forwarding, "EVERY_S", 0.0)
+    upload = Server.upload
+    monkeypatch.setattr(Server, "upload", lambda self, *args: sent.append(args[1]) or upload(self, *args))
+    forwarder = crowd.forwarder()
+    forwarder.forward()
+    read.clear()
+    forwarder.forward()
+    assert (read, sent) == ([], ["members.csv"])
+    crowd.train(1, 2)
+    forwarder.forward()
+    assert (read, sent) == ([member_file(1, HISTORY)], ["members.csv"] * 2)
+    crowd.end(1)
+    forwarder.forward(RESULTS)
+    assert len(sent) == 3
+    crowd.forwarder().forward(RESULTS)
+    assert len(sent) == 3
+    assert crowd.points(crowd.runs()[0], "snr/gradient") == [(2, 0.5)]
+
+
+def test_a_run_that_grows_beyond_member_runs_keeps_the_runs_of_its_members(uri, folder):
+    scene = Scene(uri, folder, text="tracking: {member_runs: 2}")
+    scene.train(0, 2)
+    scene.end(0)
+    scene.train(1, 1)
+    scene.forwarder().forward(Ending(status="KILLED"))
+    scene.resize(3)
+    scene.train(1, 2)
+    scene.end(1)
+    scene.train(2, 2)
+    scene.end(2)
+    scene.forwarder().forward(RESULTS)
+    assert [row[:2] for row in scene.table()] == [("0", "FINISHED"), ("1", "FINISHED"), ("2", "FINISHED")]
+    assert scene.statuses() == ("FINISHED", ["FINISHED", "FINISHED"])
+    assert scene.points(scene.runs()[0], "snr/gradient") == [(3, 0.5)]
+    scene.resize(2)
+    scene.assert_whole(2)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_table_stands_whichever_call_fails(uri, folder, when):
+    text = "tracking: {member_runs: 1}"
+    for number in range(play(Scene(uri, folder, text=text), {})):
+        scene = Scene(uri, folder, text=text)
+        play(scene, {number: when})
+        assert [row[:2] for row in scene.table()] == [("0", "FINISHED"), ("1", "FINISHED")]
+        assert scene.points(scene.runs()[0], "snr/gradient") == [(2, 0.5)]
+        assert scene.statuses() == ("FINISHED", [])
 
 
 def test_an_outage_is_told_once_and_loses_nothing(scene):
