@@ -20,11 +20,12 @@ from salcore.members import Member
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """One member to train: of which run (its place in the list of runs), and how often a slot died of it."""
+    """One member to train: of which run (its place in the list of runs), how often a slot died of it, and of what."""
 
     run: int
     member: Member
     crashes: int = 0
+    cause: str = "out of memory?"
 
 
 @dataclass(kw_only=True)
@@ -57,13 +58,14 @@ class Ledger:
             del self.held[slot]
             self.outcomes.append((run, outcome))
 
-    def lost(self, slot: int) -> None:
+    def lost(self, slot: int, cause: str | None = None) -> None:
         """A slot died: its member goes to the front of the line, or is given up."""
         work = self.held.pop(slot, None)
         if work is None:
             return
         self.crashes += 1
-        again = Work(run=work.run, member=work.member, crashes=work.crashes + 1)
+        cause = cause or work.cause
+        again = Work(run=work.run, member=work.member, crashes=work.crashes + 1, cause=cause)
         if again.crashes >= self.attempts:
             self.given_up.append(again)
         else:
@@ -158,8 +160,15 @@ class Queue:
         while self._incarnation[slot] == incarnation:
             try:
                 await handle.__ray_ready__.remote()
-            except ray.exceptions.RayActorError:
+            except ray.exceptions.RayError as error:
                 if self._incarnation[slot] == incarnation:
-                    self._ledger.lost(slot)
+                    self._ledger.lost(slot, _cause(error))
                 return
             await asyncio.sleep(0.5)
+
+
+def _cause(error: ray.exceptions.RayError) -> str | None:
+    """What a slot died of, where Ray says so: its memory monitor's kills are no RayActorError."""
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "Ray killed it as its node ran out of memory"
+    return None

@@ -17,6 +17,8 @@ import ray
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.train.v2._internal.execution.worker_group import RayTrainWorker, WorkerGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.queue import Queue, Status, Work
@@ -80,7 +82,7 @@ def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch:
     larger, slots are added as nodes join. Raises Broken.
     """
     work = [Work(run=number, member=member) for number, run in enumerate(runs) for member in run.members]
-    queue = _queue_here(work, attempts)
+    queue = _queue_here(work, attempts, name)
     slots: list[_Slot] = []
     wanted, looked = min(room.slots, len(work)), time.monotonic()
     try:
@@ -96,7 +98,7 @@ def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch:
                 looked, left = time.monotonic(), status.members - len(status.outcomes) - len(status.given_up)
                 wanted = min(room.most, left, fitting(room.cpus, room.gpus, nodes()))
         for given_up in status.given_up:
-            reason = f"its slot died {given_up.crashes} times while training it (out of memory?)"
+            reason = f"its slot died {given_up.crashes} times while training it ({given_up.cause})"
             fail(runs[given_up.run].store, given_up.member, reason, epoch=0, attempts=given_up.crashes)
         if status.broken:
             raise Broken(status.broken)
@@ -123,7 +125,10 @@ class _Slot(threading.Thread):
                 resources_per_worker={"CPU": room.cpus} | ({"GPU": room.gpus} if room.gpus else {}),
             ),
             run_config=RunConfig(
-                name=f"{name}-slot-{number}", storage_path=scratch, failure_config=FailureConfig(max_failures=-1)
+                name=f"{name}-slot-{number}",
+                storage_path=scratch,
+                failure_config=FailureConfig(max_failures=-1),
+                callbacks=[_Named(f"slot {number} of {_title(runs)}")],
             ),
         )
         self.start()
@@ -133,6 +138,25 @@ class _Slot(threading.Thread):
             self._trainer.fit()
         except BaseException as error:
             self.error = error
+
+
+def _title(runs: Sequence[Run]) -> str:
+    """The first run's directory, as people call a run, and how many more there are."""
+    first = str(runs[0].store).rpartition("/")[2]
+    return first if len(runs) == 1 else f"{first} and {len(runs) - 1} more"
+
+
+class _Named(WorkerGroupCallback):
+    """Has Ray's dashboard, and the system's list of processes, say what the process of a slot is for.
+
+    Ray Train calls it in the controller, which has one slot, before it makes the actor.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
+        WorkerGroup._worker_cls = type(f"RayTrainWorker({self._name})", (RayTrainWorker,), {})
 
 
 def _pull_members(config: dict[str, Any]) -> None:
@@ -161,9 +185,10 @@ def _work_off(queue: Any, slot: int, runs: Sequence[Run]) -> None:
         run, index = runs[work.run], work.member.index
         if held is None or held[0] != work.run:
             held = work.run, run.data.get(), Log(run.store, f"train-slot-{slot}")
-            held[2].write(f"process {os.getpid()} on {platform.node()}, {torch.get_num_threads()} threads")
         log = held[2]
+        log.write(f"process {os.getpid()} on {platform.node()}, {torch.get_num_threads()} threads")
         log.write(f"member {index} begins")
+        log.close()
 
         def on_epoch(record: Epoch, index: int = index, log: Log = log) -> None:
             log.write(f"member {index} {record.row()}")
@@ -175,10 +200,11 @@ def _work_off(queue: Any, slot: int, runs: Sequence[Run]) -> None:
         ray.get(queue.done.remote(slot, work.run, outcome))
 
 
-def _queue_here(work: Sequence[Work], attempts: int) -> Any:
+def _queue_here(work: Sequence[Work], attempts: int, name: str) -> Any:
     """The queue on the driver's own node: on another one it would die with that node."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Queue.options(scheduling_strategy=here).remote(list(work), attempts)  # type: ignore[attr-defined]
+    queue = Queue.options(scheduling_strategy=here, name=f"queue of {name}")  # type: ignore[attr-defined]
+    return queue.remote(list(work), attempts)
 
 
 def _check_alive(slots: Sequence[_Slot]) -> None:

@@ -6,6 +6,7 @@ import threading
 import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 
 import psutil
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from salcore.errors import Damaged, UserError
 from salcore.layout import LOCK
-from salcore.storage import Store
+from salcore.storage import TEMPORARY, Store
 
 BEAT_S = 15.0
 STALE_S = 90.0
@@ -68,10 +69,19 @@ def read_holder(store: Store) -> Holder | None:
         return None
 
 
+def sweep(store: Store) -> None:
+    """Delete what killed processes left half-written; object stores have nothing like it. The run must be one's own."""
+    for folder, _, names in os.walk(store.local) if store.local else ():
+        for name in names:
+            if name.startswith(TEMPORARY) and f"-{LOCK}" not in name:  # another driver may just look at the lock
+                Path(folder, name).unlink(missing_ok=True)
+
+
 class Lock:
     """Holds a run directory while the block runs. Raises UserError that names the other driver if there is one.
 
-    A lock whose process is gone (same machine), or that was not renewed for a while (another machine), is taken over.
+    A lock whose process is gone (same machine), or that was not renewed for a while (another machine), is taken over,
+    and what that driver left half-written is deleted.
     """
 
     def __init__(self, store: Store) -> None:
@@ -92,6 +102,7 @@ class Lock:
                     )
                 if not (self._remove(holder) and self._create()):
                     raise UserError("--run-dir", f"a run of no other driver; one just took {self._store}")
+                sweep(self._store)
         except OSError as error:
             expected = f"a folder that can be written ({error.strerror or error})"
             raise UserError("--run-dir", expected, str(self._store)) from None

@@ -13,7 +13,6 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.cluster import mlflow_servers
 from tests.cluster.killing import ROOT
 from tests.cluster.nodes import cluster, raylet
 
@@ -34,11 +34,17 @@ TITLES = {
     "reduce task": ("ray::_reduce",),
 }
 """How the titles of Ray's processes begin."""
-WEIGHTS = {"slot": 8, "explain actor": 8, "reduce task": 30, "node": 2, "mlflow server": 2, "driver": 2}
-"""How often each is taken, where it is there. Reducing is soon over."""
+WEIGHTS = {"slot": 8, "explain actor": 8, "reduce task": 30, "node": 2, "mlflow server": 1, "driver": 1}
+"""How often each is taken, where it is there, once all kinds that are there were taken once."""
+KEPT = {"explain actor": 0.3, "reduce task": 0.1}
+"""Parts of all kills that are kept until such a process is seen: a storm would spend itself on training."""
 NODES = 2
-PAUSE_S = 1.0, 7.0
-"""Seconds from one kill to the next."""
+PAUSE_S = 1.0, 6.0
+"""Seconds from one kill to the next, counted from when the run has made a file again."""
+AT_ONCE = 0.3
+"""How often they count from the kill itself, so that the next one comes in the middle of the recovery."""
+PATIENCE_S = 30.0
+"""It is not waited longer for that."""
 LIMIT_S = 5400
 
 SPEC = """
@@ -50,7 +56,7 @@ training: {{epochs: {epochs}, batch_size: 64}}
 cluster: {{slots: 2, attempts: 1000}}
 tracking: {{uri: {uri}}}
 attribution:
-  {{batch_size: 16, shard_samples: 16, methods: [gradient, {{name: smoothgrad, num_samples: {draws}}}]}}
+  {{batch_size: 16, shard_samples: 8, methods: [gradient, {{name: smoothgrad, num_samples: {draws}}}]}}
 """
 
 
@@ -65,28 +71,31 @@ class Storm:
     draws: int
     kills: Counter[str] = field(default_factory=Counter)
     starts: Counter[str] = field(default_factory=Counter)
+    seen: set[str] = field(default_factory=set)
+    driver: subprocess.Popen | None = None
+    server: subprocess.Popen | None = None
+    last: float = 0.0
+    moved: float | None = None
+    pause: float = 0.0
 
     def rage(self, count: int) -> None:
         """Kill so often, and see the run to its end. Raises AssertionError if it is done before, or never."""
-        drawn, over = random.Random(self.seed), time.monotonic() + LIMIT_S
+        self.count, self.drawn, over = count, random.Random(self.seed), time.monotonic() + LIMIT_S
         with cluster(NODES) as made, contextlib.ExitStack() as stack:
             self.cluster = made
-            self.driver: subprocess.Popen | None = None
-            self.server: subprocess.Popen | None = None
             stack.callback(self._end)
-            self.uri = f"http://127.0.0.1:{_free_port()}"
+            self.port = mlflow_servers.free_port()
+            self.uri = f"http://127.0.0.1:{self.port}"
             (self.folder / "storm.yaml").write_text(self.spec(self.uri))
-            due = time.monotonic() + 20
-            while True:
+            self._pause()
+            while self.driver is None or self.driver.poll() != 0:
                 assert time.monotonic() < over, f"not done after {LIMIT_S} s; {dict(self.kills)}; {self.told()}"
                 self._keep_up()
-                if self.driver is not None and self.driver.poll() == 0:
-                    break
-                if self.kills.total() < count and time.monotonic() > due:
-                    self._kill(drawn)
-                    due = time.monotonic() + drawn.uniform(*PAUSE_S)
+                if self.kills.total() < count and self._is_time():
+                    self._kill()
                 time.sleep(0.1)
             assert self.kills.total() >= count, f"over after {dict(self.kills)}: more epochs make a longer run"
+            self._send_the_rest()
             self.check_mlflow()
 
     def spec(self, uri: str) -> str:
@@ -108,14 +117,18 @@ class Storm:
         assert len(runs) == len(children) + 1
         assert sorted(run.info.run_name for run in children) == [f"member-{each:04d}" for each in range(self.members)]
         assert {run.info.status for run in runs} == {"FINISHED"}
-        for run in children:
-            steps = [point.step for point in mlflow.get_metric_history(run.info.run_id, "train/loss")]
-            assert sorted(steps) == list(range(1, self.epochs + 1))
+        for run in runs:
+            steps = range(1, self.epochs + 1) if run in children else [self.members]
+            assert {"train/loss", "eval/accuracy"} <= run.data.metrics.keys() or run not in children
+            for metric in run.data.metrics:
+                points = mlflow.get_metric_history(run.info.run_id, metric)
+                assert sorted(point.step for point in points) == list(steps), (run.info.run_name, metric)
 
     def _keep_up(self) -> None:
         """Start again what is not there: server, nodes, driver."""
         if self.server is None or self.server.poll() is not None:
-            self.server = self._start("mlflow server", *_server(self.folder, self.uri))
+            self.starts["mlflow server"] += 1
+            self.server = mlflow_servers.start(self.port, self.folder)
         for node in [*self.cluster.worker_nodes]:
             if raylet(node).poll() is not None:
                 self.cluster.remove_node(node, allow_graceful=False)
@@ -123,7 +136,9 @@ class Storm:
             with contextlib.suppress(Exception):  # Ray gives up on a node that is slow to start, with just that
                 self.cluster.add_node(num_cpus=1)
                 self.starts["node"] += 1
-        if self.driver is None or self.driver.poll() not in (None, 0):
+        status = None if self.driver is None else self.driver.poll()
+        assert status in (None, 0, -signal.SIGKILL), f"the driver ended by itself ({status}): {self.told()}"
+        if self.driver is None or status:
             command = [sys.executable, "-m", "jobs.ensemble", "storm.yaml", "--run-dir", "run"]
             self.driver = self._start("driver", *command)
 
@@ -137,33 +152,59 @@ class Storm:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # the server's helpers would go on listening: all of it dies at once
+                start_new_session=True,
             )
 
-    def _kill(self, drawn: random.Random) -> None:
+    def _pause(self) -> None:
+        """Draw when the next kill is due. Reducing is soon over."""
+        self.last, self.pause = time.time(), self.drawn.uniform(*PAUSE_S)
+        self.moved = self.last if self.drawn.random() < AT_ONCE else None
+        if "reduce task" in self.seen:
+            self.moved = self.pause = 0.0
+
+    def _is_time(self) -> bool:
+        now = time.time()
+        if self.moved is None and (_newest(self.folder / "run") > self.last or now > self.last + PATIENCE_S):
+            self.moved = now
+        return self.moved is not None and now > self.moved + self.pause
+
+    def _kill(self) -> None:
         there = self._victims()
-        if not any(there[kind] for kind in TITLES):
+        self.seen |= {kind for kind in there if there[kind]}
+        kept = sum(round(part * self.count) for kind, part in KEPT.items() if kind not in self.seen)
+        if self.kills.total() + kept >= self.count or not any(there[kind] for kind in TITLES):
             return  # a storm that never lets anything begin would show nothing
         kinds = [kind for kind in WEIGHTS if there[kind]]
-        (kind,) = drawn.choices(kinds, [WEIGHTS[kind] for kind in kinds])
-        pid = drawn.choice(there[kind]).pid
+        kinds = [kind for kind in kinds if not self.kills[kind]] or kinds
+        (kind,) = self.drawn.choices(kinds, [WEIGHTS[kind] for kind in kinds])
+        pid = self.drawn.choice(there[kind]).pid
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if kind in ("driver", "mlflow server") else os.kill)(pid, signal.SIGKILL)
             self.kills[kind] += 1
-            print(f"kill {self.kills.total()}: {kind}", flush=True)
+            print(f"{time.strftime('%H:%M:%S')} kill {self.kills.total()}: {kind}", flush=True)
+        self._pause()
 
     def _victims(self) -> Mapping[str, list[psutil.Process]]:
-        """What is alive, by what it is."""
+        """What is alive, by what it is. A server counts once it answers."""
         below = psutil.Process().children(recursive=True)
         found = {kind: [each for each in below if _title(each).startswith(titles)] for kind, titles in TITLES.items()}
         own = {
             "node": [raylet(node) for node in self.cluster.worker_nodes],
             "driver": [self.driver],
-            "mlflow server": [self.server],
+            "mlflow server": [self.server if mlflow_servers.answers(self.port) else None],
         }
         for kind, processes in own.items():
             found[kind] = [psutil.Process(each.pid) for each in processes if each is not None and each.poll() is None]
         return {kind: sorted(processes, key=lambda each: each.pid) for kind, processes in found.items()}
+
+    def _send_the_rest(self) -> None:
+        """Do what a driver asks for that ended while the server was away."""
+        while not mlflow_servers.answers(self.port):
+            self._keep_up()
+            time.sleep(0.5)
+        if "MLflow did not take everything" in self.told():
+            command = [sys.executable, "-m", "jobs.report", "run"]
+            assert self._start("report", *command).wait() == 0, (self.folder / "report.log").read_text()
 
     def _end(self) -> None:
         for process in (self.driver, self.server):
@@ -205,17 +246,14 @@ def _environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def _server(folder: Path, uri: str) -> list[str]:
-    place = uri.rpartition(":")[2]
-    return [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", place, "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "files")),
-    ]
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
+def _newest(run: Path) -> float:
+    """When a member, a map or a statistic was last written, in seconds since 1970."""
+    newest = 0.0
+    for kind in ("members/*/*", "maps/*/*/*", "stats/*/*"):
+        for path in run.glob(kind):
+            with contextlib.suppress(FileNotFoundError):  # a temporary file, or a checkpoint
+                newest = max(newest, path.stat().st_mtime)
+    return newest
 
 
 def _title(process: psutil.Process) -> str:
@@ -230,12 +268,13 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50, help="SIGKILLs (default: 50)")
     parser.add_argument("--members", type=int, default=12, help="members of the ensemble (default: 12)")
     parser.add_argument("--seed", type=int, default=0, help="which process is killed when (default: 0)")
-    parser.add_argument("--epochs", type=int, default=150, help="epochs of a member (default: 150)")
+    parser.add_argument("--epochs", type=int, default=120, help="epochs of a member (default: 120)")
+    parser.add_argument("--draws", type=int, default=600, help="draws of SmoothGrad (default: 600)")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="storm-") as name:
         place = Path(name) / "storm"
         place.mkdir()
-        storm = Storm(folder=place, seed=asked.seed, members=asked.members, epochs=asked.epochs, draws=1000)
+        storm = Storm(folder=place, seed=asked.seed, members=asked.members, epochs=asked.epochs, draws=asked.draws)
         began = time.monotonic()
         undisturbed(Path(name) / "calm", storm)
         calm = time.monotonic() - began

@@ -69,12 +69,13 @@ def test_queue_hears_of_a_death_at_once(ray_cluster):
 
 
 def workers():
-    """Pids of the slots' processes that are there now."""
-    found = set()
+    """Pids of the slots' processes that are there now, and what they are called."""
+    found = {}
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if any("RayTrainWorker" in word for word in process.cmdline()[:1]):
-                found.add(process.pid)
+            title = " ".join(process.cmdline()[:1])
+            if title.startswith("ray::RayTrainWorker("):
+                found[process.pid] = title.removeprefix("ray::RayTrainWorker(").partition(")")[0]
     return found
 
 
@@ -113,9 +114,11 @@ def test_free_slot_takes_up_the_member_of_a_killed_one(ray_cluster, tmp_path):
             epochs_before = len(stores[1].read_parquet("members/0000/history.parquet"))
         if halted is not None and not there and status.slots == 2 and len(status.outcomes) == 1:
             assert status.training == ((1, 0),)
-            there = workers() - {halted.pid}
+            called = workers()
+            there = called.keys() - {halted.pid}
             halted.kill()
     assert there, "both slots came to stand while the long member was held"
+    assert sorted(called.values()) == ["slot 0 of short and 1 more", "slot 1 of short and 1 more"]
     assert 0 < epochs_before < 400, "it was killed in the middle"
     again = [each for each in beginnings(stores[1]) if each != first]
     assert len(again) == 1

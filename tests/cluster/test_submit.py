@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,11 +18,18 @@ import pytest
 import yaml
 
 from tests.cluster.killing import ROOT, kill
+from tests.salcore.sallm.conftest import SPEC as LANGUAGE
+from tests.salcore.sallm.conftest import write_corpus
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
 SMALL = ("data.train_samples=400", "data.eval_samples=32", "model.width=4", "ensemble.members=3", "training.epochs=40",
          "cluster.slots=2", "attribution={methods: [gradient], batch_size: 32, shard_samples: 16}")  # fmt: skip
+
+TINY = ("data.train_samples=200", "data.eval_samples=32", "model.width=4", "ensemble.members=2", "training.epochs=2",
+        "attribution={methods: [gradient], batch_size: 32, shard_samples: 32}")  # fmt: skip
+TUNE = ("digits", *TINY, "search={mask_fraction: [0.5], weight: [1.0], accuracy_drop_at_most: null}")
+PARAMETERS = ("digits", *TINY, "cluster.slots=1", "parameters={experiments: [pruning], pruned: [1], mistakes: 8}")
 
 
 def free_ports(count: int) -> list[int]:
@@ -43,7 +51,7 @@ class Head:
         arguments = ["job", "submit", "--working-dir", str(ROOT), *([] if wait else ["--no-wait"]), "--"]
         return subprocess.run(
             [ray_command(), *arguments, *map(str, command)],
-            cwd=ROOT, env=own, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600,
+            cwd=ROOT, env=own, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1000,
         )  # fmt: skip
 
 
@@ -53,6 +61,7 @@ def ray_command() -> str:
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory) -> Iterator[Head]:
+    """A head with a folder of its own: by the usual one Ray would have jobs join whichever cluster was started last."""
     port, dashboard, client = free_ports(3)
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "AWS_", "PYTHONPATH"))}
     environment = {
@@ -69,16 +78,19 @@ def head(tmp_path_factory) -> Iterator[Head]:
         *("--port", str(port), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)),
         *("--ray-client-server-port", str(client), "--dashboard-agent-listen-port", "0"),
     ]
-    with log.open("w") as told:
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=told, stderr=told)
-    try:
-        address = {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
-        wait("the head", lambda: answers(dashboard), process, log)
-        yield Head(process, {**environment, **address})
-    finally:
-        below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        kill(process, everything=True)
-        psutil.wait_procs(below, timeout=10)
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as own:  # short, as sockets need it
+        with log.open("w") as told:
+            process = subprocess.Popen(
+                [*command, "--temp-dir", own], env=environment, stdin=subprocess.DEVNULL, stdout=told, stderr=told
+            )
+        try:
+            address = {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+            wait("the head", lambda: answers(dashboard), process, log)
+            yield Head(process, {**environment, **address})
+        finally:
+            below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            kill(process, everything=True)
+            psutil.wait_procs(below, timeout=10)
 
 
 def answers(port: int) -> bool:
@@ -111,8 +123,9 @@ def test_a_stranger_s_token_is_refused(head):
     assert "token" in (done.stdout + done.stderr).lower()
 
 
-def test_a_run_directory_that_would_vanish_with_the_job_is_refused(head):
-    done = head.submit("python", "-m", "jobs.ensemble", "digits", *SMALL)
+@pytest.mark.parametrize("program", ["ensemble", "tune", "parameters", "sallm"])
+def test_a_run_directory_that_would_vanish_with_the_job_is_refused(head, program):
+    done = head.submit("python", "-m", f"jobs.{program}", "digits", *SMALL)
     assert done.returncode != 0
     assert "error: --run-dir: expected an absolute folder or a URI inside a Ray job" in done.stdout + done.stderr
 
@@ -133,6 +146,39 @@ def test_a_job_that_died_is_submitted_again_and_goes_on(head, tmp_path):
     assert {name: after[name] for name in before} == before, "what was trained stays"
     assert (run / "report" / "index.html").is_file()
     assert (run.parent / "mlflow.db").is_file(), "beside the run, as a job's own folder is a temporary copy"
+
+
+def test_a_search_whose_job_died_goes_on_when_it_is_submitted_again(head, tmp_path):
+    run = tmp_path / "search"
+    command = ("python", "-m", "jobs.tune", *TUNE, "--run-dir", run)
+    begun = head.submit(*command, wait=False)
+    assert begun.returncode == 0, begun.stdout + begun.stderr
+    first = run / "trials" / "standard" / "trial.json"
+    wait("trial", first.is_file, head.process, Path(os.devnull))
+    for driver in drivers(head):
+        driver.send_signal(signal.SIGKILL)
+    before = first.stat().st_mtime_ns
+    again = head.submit(*command)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert first.stat().st_mtime_ns == before, "what was tried stays"
+    assert {path.name for path in (run / "trials").iterdir()} == {"standard", "k0.5-lambda1"}
+    assert (run / "chosen.yaml").is_file()
+    assert (tmp_path / "mlflow.db").is_file()
+
+
+def test_parameter_saliency_is_submitted_as_an_ensemble_is(head, tmp_path):
+    done = head.submit("python", "-m", "jobs.parameters", *PARAMETERS, "--run-dir", tmp_path / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "run" / "report" / "parameters.html").is_file()
+
+
+def test_sallm_is_submitted_as_an_ensemble_is(head, tmp_path):
+    write_corpus(tmp_path / "films")
+    (tmp_path / "tiny.yaml").write_text(LANGUAGE.format(corpus=tmp_path / "films"))
+    few = ("sallm={variants: [sallm]}", "training.epochs=1", "ensemble.members=2", "cluster.slots=1")
+    done = head.submit("python", "-m", "jobs.sallm", tmp_path / "tiny.yaml", *few, "--run-dir", tmp_path / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "run" / "sallm.parquet").is_file()
 
 
 def test_the_environment_for_bare_nodes_is_one_that_ray_takes():

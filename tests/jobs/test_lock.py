@@ -106,6 +106,18 @@ def test_a_lock_of_a_driver_that_died_is_taken_over(store, changes):
     assert not store.exists(LOCK)
 
 
+def test_what_a_driver_left_half_written_goes_when_its_run_is_taken_over(store):
+    half, whole = "members/0000/.tmp-00ff-checkpoint.pt", "members/0000/checkpoint.pt"
+    for name in (half, whole, f".tmp-00ff-{LOCK}"):  # the last is of a driver that looks at the lock now
+        store.write(name, b"")
+    with Lock(store):
+        assert store.exists(half), "nobody died"
+    store.write_json(LOCK, holder(pid=dead_process()))
+    with Lock(store):
+        assert not store.exists(half)
+    assert sorted(store.files()) == [f".tmp-00ff-{LOCK}", whole]
+
+
 def test_of_many_drivers_at_a_dead_ones_lock_one_gets_the_run(store):
     """The second to look must not take away the lock of the first."""
     for _ in range(5):

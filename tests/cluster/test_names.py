@@ -1,0 +1,33 @@
+"""What Ray's dashboard and the system's list of processes call slots and actors."""
+
+import psutil
+import pytest
+from ray.train.v2._internal.execution.worker_group import RayTrainWorker, WorkerGroup
+
+from cluster import start, train
+from cluster.pool import work_off
+
+
+def test_the_actors_of_a_pool_are_called_after_what_they_do(ray_cluster):
+    def begin(device):
+        return lambda item: psutil.Process().cmdline()[0]
+
+    room = start.Room(slots=1, cpus=1, gpus=0.0)
+    found = work_off([1], begin, room, name=str, cure="", title="explain fashion")
+    assert [title.partition(".")[0] for _, title in found] == ["ray::MapWorker(MapBatches(explain fashion))"]
+
+
+def test_a_slot_is_called_after_its_run(monkeypatch):
+    """As Ray Train's controller asks for it, at every start of the slot; on a cluster: test_slots."""
+    monkeypatch.setattr(WorkerGroup, "_worker_cls", RayTrainWorker)
+    for _ in range(2):
+        train._Named("slot 0 of fashion").before_worker_group_start(None)
+        assert WorkerGroup._worker_cls.__name__ == "RayTrainWorker(slot 0 of fashion)"
+        assert WorkerGroup._worker_cls.__bases__ == (RayTrainWorker,)
+
+
+@pytest.mark.parametrize("name", ["a/b", "explain run with (brackets)"])
+def test_any_name_is_taken(monkeypatch, name):
+    monkeypatch.setattr(WorkerGroup, "_worker_cls", RayTrainWorker)
+    train._Named(name).before_worker_group_start(None)
+    assert name in WorkerGroup._worker_cls.__name__
