@@ -43,6 +43,11 @@ class Work:
         """The file of statistics."""
         return f"{stats_folder(self.method)}/{self.path}"
 
+    @property
+    def label(self) -> str:
+        """What Ray's dashboard calls the work."""
+        return f"{self.method}/{self.path.removesuffix('.arrow')}"
+
     def done(self, store: Store) -> bool:
         """Whether the file is there, comes from exactly these shards and holds what this version computes of them."""
         try:
@@ -75,7 +80,7 @@ class Work:
 
 def reduce(work: Sequence[Work], store: Store) -> Iterator[Work]:
     """Do all the work, as many ranges at a time as there are cores; yields each when it is done."""
-    pending = {_reduce.remote(each, store): each for each in work}
+    pending = {_reduce.options(name=f"reduce {each.label}").remote(each, store): each for each in work}
     while pending:
         [done], _ = ray.wait(list(pending), num_returns=1)
         ray.get(done)

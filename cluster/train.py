@@ -17,10 +17,9 @@ import ray
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
-from ray.train.v2._internal.execution.worker_group import RayTrainWorker, WorkerGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster import naming
 from cluster.queue import Queue, Status, Work
 from cluster.start import Room, fitting, nodes
 from salcore.data import Data, load
@@ -128,7 +127,7 @@ class _Slot(threading.Thread):
                 name=f"{name}-slot-{number}",
                 storage_path=scratch,
                 failure_config=FailureConfig(max_failures=-1),
-                callbacks=[_Named(f"slot {number} of {_title(runs)}")],
+                callbacks=naming.callbacks(f"slot {number} of {_title(runs)}"),
             ),
         )
         self.start()
@@ -144,19 +143,6 @@ def _title(runs: Sequence[Run]) -> str:
     """The first run's directory, as people call a run, and how many more there are."""
     first = str(runs[0].store).rpartition("/")[2]
     return first if len(runs) == 1 else f"{first} and {len(runs) - 1} more"
-
-
-class _Named(WorkerGroupCallback):
-    """Has Ray's dashboard, and the system's list of processes, say what the process of a slot is for.
-
-    Ray Train calls it in the controller, which has one slot, before it makes the actor.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def before_worker_group_start(self, worker_group_context: Any) -> None:
-        WorkerGroup._worker_cls = type(f"RayTrainWorker({self._name})", (RayTrainWorker,), {})
 
 
 def _pull_members(config: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ from tests.cluster.nodes import cluster, raylet
 TITLES = {
     "slot": ("ray::RayTrainWorker",),
     "explain actor": ("ray::_Actor", "ray::MapWorker"),
-    "reduce task": ("ray::_reduce",),
+    "reduce task": ("ray::reduce ",),
 }
 """How the titles of Ray's processes begin."""
 WEIGHTS = {"slot": 8, "explain actor": 8, "reduce task": 30, "node": 2, "mlflow server": 1, "driver": 1}

@@ -4,7 +4,7 @@ import psutil
 import pytest
 from ray.train.v2._internal.execution.worker_group import RayTrainWorker, WorkerGroup
 
-from cluster import start, train
+from cluster import naming, start
 from cluster.pool import work_off
 
 
@@ -21,7 +21,7 @@ def test_a_slot_is_called_after_its_run(monkeypatch):
     """As Ray Train's controller asks for it, at every start of the slot; on a cluster: test_slots."""
     monkeypatch.setattr(WorkerGroup, "_worker_cls", RayTrainWorker)
     for _ in range(2):
-        train._Named("slot 0 of fashion").before_worker_group_start(None)
+        naming.callbacks("slot 0 of fashion")[0].before_worker_group_start(None)
         assert WorkerGroup._worker_cls.__name__ == "RayTrainWorker(slot 0 of fashion)"
         assert WorkerGroup._worker_cls.__bases__ == (RayTrainWorker,)
 
@@ -29,5 +29,5 @@ def test_a_slot_is_called_after_its_run(monkeypatch):
 @pytest.mark.parametrize("name", ["a/b", "explain run with (brackets)"])
 def test_any_name_is_taken(monkeypatch, name):
     monkeypatch.setattr(WorkerGroup, "_worker_cls", RayTrainWorker)
-    train._Named(name).before_worker_group_start(None)
+    naming.callbacks(name)[0].before_worker_group_start(None)
     assert name in WorkerGroup._worker_cls.__name__
