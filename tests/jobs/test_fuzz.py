@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -377,7 +378,7 @@ def test_a_run_with_a_spoilt_file_is_mended_or_refused(scene, kind):
 
 
 def describe_run(store):
-    return status.describe(salcore.open(store.uri))
+    return status.describe(salcore.open(store.uri), time.time())
 
 
 # JSON whose values are replaced
