@@ -87,7 +87,7 @@ def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch:
     try:
         while True:
             slots += [_Slot(each, queue, runs, room, name, scratch) for each in range(len(slots), wanted)]
-            status: Status = ray.get(queue.status.remote())
+            status = _status(queue)
             yield status
             if status.finished or status.broken:
                 break
@@ -191,6 +191,15 @@ def _queue_here(work: Sequence[Work], attempts: int, name: str) -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue = Queue.options(scheduling_strategy=here, name=f"queue of {name}")  # type: ignore[attr-defined]
     return queue.remote(list(work), attempts)
+
+
+def _status(queue: Any) -> Status:
+    """What the queue knows. Raises Broken if it died: its node ran out of memory, or somebody killed it."""
+    try:
+        return ray.get(queue.status.remote())
+    except ray.exceptions.RayError as error:
+        told = str(error).strip().splitlines()[0]
+        raise Broken(f"the queue that hands out members died ({told}); run the same command again") from None
 
 
 def _check_alive(slots: Sequence[_Slot]) -> None:

@@ -10,7 +10,7 @@ from cluster.train import Broken
 from jobs import blaming, outcome, rounds, stages
 from jobs.command import Command
 from jobs.console import libraries_write_to
-from jobs.lock import Lock
+from jobs.lock import Lock, sweep
 from jobs.outlook import describe, estimate, map_shapes
 from jobs.prepare import Plan, begin, prepare, resolved
 from jobs.progress import Progress
@@ -99,6 +99,7 @@ def _stages(session: Session, tracker: Tracker, wanted: Sequence[str], *, retry_
     if "blame" in wanted:
         blaming.blame_members(session)
     stages.record_times(session)
+    sweep(session.plan.store)  # before the report, which says that all is done
     if "report" in wanted:
         stages.write_report(session)
         blaming.write_page(session)

@@ -77,6 +77,7 @@ def train_members(session: Session, *, retry_failed: bool = False) -> None:
     plan = session.plan
     pending = plan.untrained(retry_failed=retry_failed)
     if not pending:
+        plan.store.delete_folder(SCRATCH)  # a driver may have died just before it did
         return
     with session.timed("train"):
         room = session.room(len(pending))
