@@ -4,6 +4,7 @@ import os
 import platform
 import threading
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,11 +70,14 @@ def read_holder(store: Store) -> Holder | None:
         return None
 
 
-def sweep(store: Store) -> None:
-    """Delete what killed processes left half-written; object stores have nothing like it. The run must be one's own."""
+def sweep(store: Store, *, spare: Sequence[str] = (LOCK,)) -> None:
+    """Delete what killed processes left half-written; object stores have nothing like it. The run must be one's own.
+
+    Spared are files that are being written: another driver may just look at the lock.
+    """
     for folder, _, names in os.walk(store.local) if store.local else ():
         for name in names:
-            if name.startswith(TEMPORARY) and f"-{LOCK}" not in name:  # another driver may just look at the lock
+            if name.startswith(TEMPORARY) and not name.endswith(tuple(f"-{each}" for each in spare)):
                 Path(folder, name).unlink(missing_ok=True)
 
 

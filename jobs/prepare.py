@@ -139,7 +139,7 @@ def _borrowed(command: Command) -> Plan:
 
 def resolved(plan: Plan) -> str:
     """The text of `spec.yaml`: every default written out, and the fingerprints, each of which the next one includes."""
-    attribution = plan.spec.attribution.model_dump(mode="json", by_alias=True)
+    attribution = plan.spec.attribution.model_dump(mode="json", by_alias=True, exclude={"keep_maps"})
     maps = members.fingerprint(plan.fingerprint, attribution, plan.spec.data.split_seed)
     count = len(plan.members) if plan.spec.ensemble.until else plan.spec.ensemble.members
     stats = members.fingerprint(maps, count, plan.spec.data.eval_samples)

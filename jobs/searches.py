@@ -73,6 +73,8 @@ def checked(asked: Command) -> Search:
         raise UserError("ensemble.weights", "null, as a search trains its members", list(spec.ensemble.weights))
     if spec.ensemble.until:
         raise UserError("ensemble.until", "null, as all trials have ensemble.members")
+    if not spec.attribution.keep_maps:
+        raise UserError("attribution.keep_maps", "true, as trials are measured on their maps", False)
     if not spec.training.epochs:
         raise UserError("training.epochs", "1 or more, as k and lambda act in training", 0)
     method_of(spec)

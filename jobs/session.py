@@ -10,7 +10,7 @@ from cluster.train import Broken
 from jobs import blaming, outcome, rounds, stages
 from jobs.command import Command
 from jobs.console import libraries_write_to
-from jobs.lock import Lock, sweep
+from jobs.lock import LOCK, Lock, sweep
 from jobs.outlook import describe, estimate, map_shapes
 from jobs.prepare import Plan, begin, prepare, resolved
 from jobs.progress import Progress
@@ -99,7 +99,7 @@ def _stages(session: Session, tracker: Tracker, wanted: Sequence[str], *, retry_
     if "blame" in wanted:
         blaming.blame_members(session)
     stages.record_times(session)
-    sweep(session.plan.store)  # before the report, which says that all is done
+    sweep(session.plan.store, spare=(LOCK, layout.MLFLOW))  # before the report, which says that all is done
     if "report" in wanted:
         stages.write_report(session)
         blaming.write_page(session)
@@ -116,6 +116,7 @@ def finished(plan: Plan, wanted: Sequence[str], *, retry_failed: bool = False) -
         found = inventory.take(plan.store, plan.spec, plan.data, plan.trained())
         if found.missing or found.problems or any(True for _ in stages.ranges_to_reduce(plan, found)):
             return False
+        found.write_indexes()  # of a run that was copied, say, whose files have new times
     if "blame" in wanted and plan.trained() and not blaming.finished(plan):
         return False
     if "reduce" in wanted and plan.trained() and not plan.store.exists(layout.SUMMARY):

@@ -123,6 +123,8 @@ def explain_members(session: Session) -> inventory.Inventory:
         session.progress.say(problem)
     for method, count in (+found.outdated).items():
         session.progress.say(f"{count} shards of {method} are of other settings or samples; they are made again")
+    if not plan.spec.attribution.keep_maps and plan.store.exists("maps"):
+        session.progress.say(f"maps that are there are not used any more: {plan.store.path('maps')} may be deleted")
     if found.missing:
         with session.timed("explain"):
             _explain_missing(session, found)

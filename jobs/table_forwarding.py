@@ -52,6 +52,8 @@ class TableForwarder(Forwarder):
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(COLUMNS)
         for member in self._tracked.members:
+            if over and member.index not in self._records:
+                continue  # the run did not come to need it
             status, *rest = self._records.get(member.index, ("SCHEDULED",) + ("",) * (len(COLUMNS) - 2))
             rows.writerow((member.index, "KILLED" if over and status == "RUNNING" else status, *rest))
         content = text.getvalue().encode()

@@ -63,7 +63,7 @@ def client(uri: str) -> Any:
 
 def forwarder_of(server: "Server", tracked: Tracked) -> Forwarder:
     """The forwarder of an ensemble: with a run for each member, or a table where they are too many for that."""
-    many = len(tracked.members) > tracked.spec.tracking.member_runs
+    many = tracked.spec.ensemble.members > tracked.spec.tracking.member_runs
     return (TableForwarder if many else Forwarder)(server, tracked)
 
 

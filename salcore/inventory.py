@@ -52,11 +52,6 @@ class Inventory:
         """Number of shards to make."""
         return sum(len(item.methods) for item in self.missing)
 
-    @property
-    def settled(self) -> bool:
-        """Whether every manifest says what its folder holds: a crash comes between, and files are adopted."""
-        return not self._unsettled
-
     def entries(self, method: str, member: int) -> dict[str, Entry]:
         """Finished shards by path."""
         return self._maps[method].of(member)
@@ -93,7 +88,8 @@ class Inventory:
         self._unsettled.clear()
 
     def write_indexes(self) -> None:
-        """Put what is known of all members on storage, so that the next look is quick."""
+        """Put what is known of all members on storage: the next look is quick. Manifests first: it vouches for them."""
+        self.write()
         for index in (*self._maps.values(), self._logits):
             index.write()
 
@@ -106,8 +102,8 @@ class Inventory:
         folder, index = maps_folder(method, member), self._maps[method]
         known = index.of(member)
         manifest = files.get(f"{folder}/{MANIFEST}")
-        indexed = manifest is not None and manifest.mtime_ns <= index.mtime_ns and len(files) == len(known) + 1
-        if indexed and all(_is_as_known(files, folder, entry) for entry in known.values()):
+        indexed = manifest is not None and manifest.mtime_ns <= index.mtime_ns
+        if indexed and all(_stands(known.get(path), files, folder, mark) for path, mark in wanted.items()):
             finished = known
         else:
             indexed = False
@@ -127,7 +123,7 @@ class Inventory:
         entries = {}
         for path, mark in wanted.items():
             entry, name = known.get(path), f"{folder}/{path}"
-            if entry is not None and entry.fingerprint == mark and _is_as_known(files, folder, entry):
+            if entry is not None and _stands(entry, files, folder, mark):
                 entries[path] = entry
             elif name in files and read_predictions(self._store, name, mark) is not None:
                 entries[path] = logits_entry(self._store, name, mark)
@@ -152,7 +148,7 @@ def take(store: Store, spec: Spec, data: Data, members: Sequence[Member]) -> Inv
         for method in methods
     }
     logits = {path: contents.digest(part) for path, part in cut.items()}
-    found = Inventory(store, {folder: list(digests) for folder, digests in shards.items()})
+    found = Inventory(store, {folder: list(digests) if members else [] for folder, digests in shards.items()})
     standardised = any(takes_statistics(method.name, method.settings) for method in methods)
     marks = Marks(spec, data, members) if standardised and spec.parameters is not None else None
     files = _Listings(store)
@@ -212,7 +208,10 @@ class _Listings:
         return self._listed[above].get(folder, {})
 
 
-def _is_as_known(files: Files, folder: str, entry: Entry) -> bool:
+def _stands(entry: Entry | None, files: Files, folder: str, mark: str) -> bool:
+    """Whether a file is as it is known, and is what is wanted."""
+    if entry is None or entry.fingerprint != mark:
+        return False
     info = files.get(f"{folder}/{entry.path}")
     return info is not None and info.size == entry.bytes and info.mtime_ns == entry.mtime_ns != 0
 

@@ -145,6 +145,8 @@ class Run:
     def _made_again(self, method: str, member: int, positions: np.ndarray) -> np.ndarray:
         (asked,) = (each for each in self.spec.attribution.methods if each.folder == method)
         explainer, members = self._explainer
+        if member not in members:
+            raise Damaged(f"member {member} of {self.store} is not trained any more: run its spec again")
         parts, rows = np.divmod(positions, self.spec.attribution.shard_samples)
         cut = self._ranges(self.spec.data.eval_samples)
         targets = {part: explainer.targets(members[member], cut[part]) for part in {*parts.tolist()}}

@@ -1,8 +1,9 @@
 """Reducing maps that are stored nowhere: they are made where they are reduced, each time that the reducer reads them.
 
 The reducer reads a range's maps twice, member by member, and holds one member's at a time: so it takes twice the
-passes, one network's loading for each, and memory that does not grow with the members. Statistics are the same bits as
-those of stored float32 maps.
+passes, each network's loading for both, and memory that does not grow with the members (some 270 bytes for each of the
+range's values). Samples with maps that are not finite are read again, by stretches of the same finite members.
+Statistics are the same bits as those of stored float32 maps.
 """
 
 from collections.abc import Mapping, Sequence

@@ -51,7 +51,7 @@ class Trial:
             VERSION,
             members.recipe(own, data.digest),
             own.ensemble.members,
-            own.attribution.model_dump(mode="json", by_alias=True),
+            own.attribution.model_dump(mode="json", by_alias=True, exclude={"keep_maps"}),
             range_digest(data, samples),
             [spec.search.faithfulness, method_of(spec), spec.search.samples],
             *([each.taught_by for each in members.plan(own, data.digest)] if setting and attention else []),

@@ -175,6 +175,7 @@ def test_what_failed_is_tried_again_on_request(found, search):
         (("search.method=gradcam",), "search.method", "gradient"),
         (("training.epochs=0",), "training.epochs", "1 or more"),
         (("ensemble.until=0.1", "ensemble.members=9"), "ensemble.until", "null"),
+        (("attribution.keep_maps=false",), "attribution.keep_maps", "true"),
         (("search.wieght=[1]",), "search.wieght", "weight"),
         (("training.guidance.fill=previous_word",), "training.guidance.fill", "uniform"),
     ],

@@ -326,3 +326,29 @@ def test_an_index_gives_back_what_was_entered_and_writes_only_what_changed(store
     again.enter(3, {})
     again.write()
     assert Index(store, "index.feather").of(3) == {}
+
+
+def test_an_index_vouches_for_no_manifest_that_is_behind_it(finish, store):
+    """A driver that died between the two has left a manifest without the newest shards."""
+    finish(THREE)
+    folder = maps_folder("gradient", 0)
+    entries = manifests.read(store, folder)
+    manifests.write(store, folder, {path: entry for path, entry in entries.items() if path != part_file(1)})
+    assert finish(THREE) == (set(), [])
+    assert manifests.read(store, folder) == entries
+
+
+def test_a_run_that_explains_fewer_samples_is_looked_through_as_quickly(finish, store, monkeypatch):
+    finish(THREE, "data.eval_samples=30")
+    for _ in range(2):
+        opened = []
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "open", recorded(opened, Store.open))
+            assert finish(THREE, "data.eval_samples=21")[1] == []
+    assert {name for name in opened if name.startswith("maps/") and name.endswith(".arrow")} == set()
+
+
+def test_a_run_without_members_lacks_nothing(small, store):
+    spec, data, _ = small(THREE)
+    found = inventory.take(store, spec, data, [])
+    assert (found.missing, found.paths("gradient"), found.inputs("gradient", [])) == ([], [], {})
