@@ -17,8 +17,11 @@ check: $(TESTED)  ## lint and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-unit: $(TESTED)  ## the tests
-	$(RUN) -m pytest
+unit: $(TESTED)  ## the tests: those of the science beside those that wait for Ray, whose dots are shown
+	@science=$$(mktemp); \
+	$(RUN) -m pytest salcore cluster jobs tests/salcore >$$science 2>&1 & waited=$$!; \
+	$(RUN) -m pytest tests/jobs tests/cluster; status=$$?; \
+	wait $$waited || status=1; cat $$science; rm $$science; exit $$status
 
 claims: $(TESTED)  ## what the papers found, on small real runs; writes tests/claims/RESULTS.md
 	$(RUN) -m tests.claims
