@@ -29,7 +29,7 @@ class _Actor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """What came of each item."""
-        return {"done": [_Done(results=tuple(map(self._try, work.items))) for work in batch["work"]]}
+        return {"done": [_Done(results=tuple(map(self._try, task.items))) for task in batch["task"]]}
 
     def _try(self, item: Any) -> "_Result":
         """What the item made, or why it failed: Ray Data would bury the reason under its own."""
@@ -40,7 +40,7 @@ class _Actor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Work:
+class _Task:
     """Items that travel together: a row of Ray Data's costs the driver as much as all of them."""
 
     items: tuple[Any, ...]
@@ -77,13 +77,13 @@ def work_off(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     size = math.ceil(len(items) / MAX_TASKS)
-    work = [_Work(items=tuple(items[first : first + size])) for first in range(0, len(items), size)]
-    done = ray.data.from_items([{"work": each} for each in work], override_num_blocks=len(work)).map_batches(
+    tasks = [_Task(items=tuple(items[first : first + size])) for first in range(0, len(items), size)]
+    done = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks)).map_batches(
         type(title, (_Actor,), {}),  # Ray Data calls its actors after it
         fn_constructor_args=(start, name, room),
         batch_size=None,
         compute=ray.data.ActorPoolStrategy(
-            min_size=min(room.slots, len(work)), max_size=min(max(room.slots, room.most), len(work))
+            min_size=min(room.slots, len(tasks)), max_size=min(max(room.slots, room.most), len(tasks))
         ),
         num_cpus=room.cpus,
         num_gpus=room.gpus,

@@ -7,13 +7,12 @@ from typing import Any
 
 import ray
 
-from cluster.pool import Work as Task
-from cluster.pool import work_off
+from cluster import pool
 from cluster.start import Room
 from cluster.train import Source
 from salcore import shards
 from salcore.explain import Explainer, within
-from salcore.layout import maps_folder, part_file, ranges, stats_folder
+from salcore.layout import maps_folder, part_of, ranges, stats_folder
 from salcore.members import Member
 from salcore.reduce import VERSION, reduce_range
 from salcore.spec import Spec
@@ -43,11 +42,6 @@ class Work:
         """The file of statistics."""
         return f"{stats_folder(self.method)}/{self.path}"
 
-    @property
-    def label(self) -> str:
-        """What Ray's dashboard calls the work."""
-        return f"{self.method}/{self.path.removesuffix('.arrow')}"
-
     def done(self, store: Store) -> bool:
         """Whether the file is there, comes from exactly these shards and holds what this version computes of them."""
         try:
@@ -70,17 +64,16 @@ class Work:
     def do_unkept(self, store: Store, spec: Spec, explainer: Explainer, members: Sequence[Member]) -> None:
         """Make the range's maps, reduce them as they are made, and write its statistics."""
         (method,) = (each for each in spec.attribution.methods if each.folder == self.method)
-        parts = ranges(spec.data.eval_samples, spec.attribution.shard_samples)
-        (part,) = (each for each in parts if part_file(each.part) == self.path)
+        parts = list(ranges(spec.data.eval_samples, spec.attribution.shard_samples))
+        part = within(parts[part_of(self.path)], method)
         chosen = [member for member in members if member.index in self.members]
-        part = within(part, method)
         reduced = reduce_unkept(explainer, chosen, method, part, inputs_digest=self.inputs, metadata=self.metadata)
         write_stats(store, self.name, reduced)
 
 
 def reduce(work: Sequence[Work], store: Store) -> Iterator[Work]:
     """Do all the work, as many ranges at a time as there are cores; yields each when it is done."""
-    pending = {_reduce.options(name=f"reduce {each.label}").remote(each, store): each for each in work}
+    pending = {_reduce.options(name=f"reduce {each.name}").remote(each, store): each for each in work}
     while pending:
         [done], _ = ray.wait(list(pending), num_returns=1)
         ray.get(done)
@@ -92,11 +85,11 @@ def reduce_as_made(
 ) -> Iterator[Work]:
     """Do all the work on maps that are not kept, in a pool of actors that make them. Raises Broken."""
     start = partial(_start, spec, source, members, store)
-    for each, _ in work_off(work, start, room, name=_name, cure=CURE, title=f"reduce {spec.name}"):
+    for each, _ in pool.work_off(work, start, room, name=_name, cure=CURE, title=f"reduce {spec.name}"):
         yield each
 
 
-def _start(spec: Spec, source: Source, members: Sequence[Member], store: Store, device: str) -> Task:
+def _start(spec: Spec, source: Source, members: Sequence[Member], store: Store, device: str) -> pool.Work:
     explainer = Explainer(spec, source.get(), members, store, device=device)
     return lambda work: work.do_unkept(store, spec, explainer, members)
 

@@ -116,7 +116,7 @@ def finished(plan: Plan, wanted: Sequence[str], *, retry_failed: bool = False) -
         found = inventory.take(plan.store, plan.spec, plan.data, plan.trained())
         if found.missing or found.problems or any(True for _ in stages.ranges_to_reduce(plan, found)):
             return False
-        found.write_indexes()  # of a run that was copied, say, whose files have new times
+        found.write()  # of a run that was copied, say, whose files have new times
     if "blame" in wanted and plan.trained() and not blaming.finished(plan):
         return False
     if "reduce" in wanted and plan.trained() and not plan.store.exists(layout.SUMMARY):

@@ -129,7 +129,6 @@ def explain_members(session: Session) -> inventory.Inventory:
         with session.timed("explain"):
             _explain_missing(session, found)
     found.write()
-    found.write_indexes()
     return found
 
 
@@ -230,7 +229,7 @@ def _explain_missing(session: Session, found: inventory.Inventory) -> None:
             session.progress.update("explain", done, total, "shards")
             saved.keep_up()
     finally:
-        found.write()
+        found.write_manifests()
         log.close()
     flaws.tell_rest()
 
@@ -269,10 +268,10 @@ class _Saved:
         """Write what is due."""
         now = time.monotonic()
         if now - self._manifests > MANIFESTS_S:
-            self._found.write()
+            self._found.write_manifests()
             self._manifests = time.monotonic()
         if now - self._indexes > INDEXES_S:
-            self._found.write_indexes()
+            self._found.write()
             self._indexes = time.monotonic()
 
 

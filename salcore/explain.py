@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ class Explainer:
         self._members = {member.index: member for member in members}
         self._methods = {method.folder: method for method in spec.attribution.methods}
         self._loaded: tuple[int, nn.Module] | None = None
-        self._digests: dict[Range, str] = {}
+        self._digest = cache(partial(range_digest, data))
         self._written: list[Made] = []
         self._voted: tuple[Range, np.ndarray] | None = None
         takes = any(takes_statistics(method.name, method.settings) for method in spec.attribution.methods)
@@ -116,8 +116,10 @@ class Explainer:
             batches = self._batches(np.arange(part.start, part.stop))
             logits = np.concatenate([self._logits(member, batch) for batch in batches])
             found = Predictions(label=self.labels(part), prediction=logits.argmax(1).astype(np.int32), logits=logits)
-            self._store.write(name, _encode_predictions(found, self.samples(part), mark))
-            self._written.append(Made(member=member.index, method=None, entry=logits_entry(self._store, name, mark)))
+            content = _encode_predictions(found, self.samples(part), mark)
+            self._store.write(name, content)
+            entry = logits_entry(self._store, name, content, len(part), mark)
+            self._written.append(Made(member=member.index, method=None, entry=entry))
         return found
 
     def targets(self, member: Member, part: Range) -> np.ndarray:
@@ -225,11 +227,6 @@ class Explainer:
         lengths = self._data.evaluation.lengths
         return None if lengths is None else lengths[self.samples(part)]
 
-    def _digest(self, part: Range) -> str:
-        if part not in self._digests:
-            self._digests[part] = range_digest(self._data, part)
-        return self._digests[part]
-
     def _metadata(self, member: Member, method: MethodSpec, part: Range) -> dict[str, Any]:
         voters = list(self._members.values())
         return {
@@ -311,13 +308,11 @@ def predictions_marks(member: Member) -> Callable[[str], str]:
     return fingerprints(member.fingerprint, VARIES)
 
 
-def logits_entry(store: Store, name: str, mark: str) -> shards.Entry:
-    """What an index says of a file of logits that carries the `mark`. Raises FileNotFoundError."""
-    content, info = store.read(name), store.info(name)
+def logits_entry(store: Store, name: str, content: bytes | pa.Buffer, rows: int, mark: str) -> shards.Entry:
+    """What an index says of a file of logits with this content, which carries the `mark`. Raises FileNotFoundError."""
+    info, digest, path = store.info(name), hashlib.sha256(content).hexdigest(), name.rpartition("/")[2]
     if info is None:
-        raise FileNotFoundError(f"{store.path(name)} disappeared")
-    rows, digest = ipc.open_file(content).read_all().num_rows, hashlib.sha256(content).hexdigest()
-    path = name.rpartition("/")[2]
+        raise FileNotFoundError(f"{store.path(name)} disappeared while it was looked at")
     return shards.Entry(path=path, rows=rows, bytes=info.size, sha256=digest, mtime_ns=info.mtime_ns, fingerprint=mark)
 
 

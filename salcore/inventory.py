@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 
 from salcore import manifests
 from salcore.attribution import takes_statistics
@@ -81,15 +82,15 @@ class Inventory:
             if each.method is not None:
                 self._unsettled.add((each.method, each.member))
 
-    def write(self) -> None:
+    def write_manifests(self) -> None:
         """Put every manifest in step with its folder."""
         for method, member in sorted(self._unsettled):
             manifests.write(self._store, maps_folder(method, member), self.entries(method, member))
         self._unsettled.clear()
 
-    def write_indexes(self) -> None:
-        """Put what is known of all members on storage: the next look is quick. Manifests first: it vouches for them."""
-        self.write()
+    def write(self) -> None:
+        """Put what is known of all members on storage, for a quick look. Manifests first: indexes vouch for them."""
+        self.write_manifests()
         for index in (*self._maps.values(), self._logits):
             index.write()
 
@@ -125,8 +126,8 @@ class Inventory:
             entry, name = known.get(path), f"{folder}/{path}"
             if entry is not None and _stands(entry, files, folder, mark):
                 entries[path] = entry
-            elif name in files and read_predictions(self._store, name, mark) is not None:
-                entries[path] = logits_entry(self._store, name, mark)
+            elif name in files and (found := read_predictions(self._store, name, mark)) is not None:
+                entries[path] = logits_entry(self._store, name, self._store.read(name), len(found.label), mark)
         if entries != known:
             self._logits.enter(member, entries)
         return [path for path in wanted if path not in entries]
@@ -140,14 +141,12 @@ def take(store: Store, spec: Spec, data: Data, members: Sequence[Member]) -> Inv
     """
     methods = spec.attribution.methods
     cut = {part_file(part.part): part for part in ranges(len(data.evaluation), spec.attribution.shard_samples)}
-    contents = _Contents(data)
+    digest = cache(partial(range_digest, data))
     shards = {
-        method.folder: {
-            path: contents.digest(within(part, method)) for path, part in cut.items() if _covers(part, method)
-        }
+        method.folder: {path: digest(within(part, method)) for path, part in cut.items() if _covers(part, method)}
         for method in methods
     }
-    logits = {path: contents.digest(part) for path, part in cut.items()}
+    logits = {path: digest(part) for path, part in cut.items()}
     found = Inventory(store, {folder: list(digests) if members else [] for folder, digests in shards.items()})
     standardised = any(takes_statistics(method.name, method.settings) for method in methods)
     marks = Marks(spec, data, members) if standardised and spec.parameters is not None else None
@@ -173,20 +172,6 @@ def take(store: Store, spec: Spec, data: Data, members: Sequence[Member]) -> Inv
             if path in lacking or path in unpredicted
         ]
     return found
-
-
-class _Contents:
-    """Digests of what ranges of samples hold, each made once."""
-
-    def __init__(self, data: Data) -> None:
-        self._data = data
-        self._digests: dict[Range, str] = {}
-
-    def digest(self, part: Range) -> str:
-        """The digest of a range."""
-        if part not in self._digests:
-            self._digests[part] = range_digest(self._data, part)
-        return self._digests[part]
 
 
 class _Listings:

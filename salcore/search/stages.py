@@ -25,7 +25,6 @@ def explain(
     for item in found.missing:
         found.enter(explainer.explain(item))
     found.write()
-    found.write_indexes()
     return found
 
 

@@ -113,7 +113,6 @@ class Scene:
         for item in found.missing:
             found.enter(worker.explain(item))
         found.write()
-        found.write_indexes()
         for work in stages.ranges_to_reduce(plan, found):
             work.do(store)
         names = [name for name in store.files("stats") if name.endswith(".arrow")]

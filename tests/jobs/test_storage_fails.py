@@ -50,7 +50,6 @@ def work(store, asked):
     for item in found.missing:
         found.enter(worker.explain(item))
     found.write()
-    found.write_indexes()
 
 
 def results(store):

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from salcore.data import load
+from salcore.member_files import train_member
 from salcore.members import plan
 from salcore.spec import parse
+from salcore.storage import Store
 
 SMALL = """
 data: {name: digits, train_samples: 100, eval_samples: 21}
@@ -22,6 +24,24 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "run")
+
+
+@pytest.fixture
+def trained(small, store):
+    """A function that trains (or finds) the members in one folder and gives what an explainer needs."""
+
+    def make(*overrides):
+        spec, data, members = small("training.epochs=1", *overrides)
+        for member in members:
+            train_member(member, data, store)
+        return spec, data, members
+
+    return make
 
 
 @pytest.fixture

@@ -9,31 +9,13 @@ from salcore.attribution import METHODS
 from salcore.data.batches import normalise
 from salcore.explain import Explainer, Item, majority, padded_size, read_predictions
 from salcore.layout import LOGITS, Range, maps_folder, member_folder, part_file, ranges
-from salcore.member_files import load_member, train_member
+from salcore.member_files import load_member
 from salcore.storage import Store
 
 METHODS_ASKED = (
     "attribution.methods=[gradient, input_x_gradient, {name: integrated_gradients, num_steps: 4}, "
     "{name: smoothgrad, num_samples: 2}, {name: gradcam, samples: 11}]"
 )
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "run")
-
-
-@pytest.fixture
-def trained(small, store):
-    """A function that trains (or finds) the members in one folder and gives what an explainer needs."""
-
-    def make(*overrides):
-        spec, data, members = small("training.epochs=1", *overrides)
-        for member in members:
-            train_member(member, data, store)
-        return spec, data, members
-
-    return make
 
 
 def explained(spec, data, members, store):

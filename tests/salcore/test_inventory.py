@@ -9,31 +9,22 @@ from salcore import inventory, manifests, shards
 from salcore.explain import Explainer
 from salcore.index import Index
 from salcore.layout import LOGITS, LOGITS_INDEX, maps_folder, maps_index, member_folder, part_file
-from salcore.member_files import train_member
 from salcore.storage import Store
 
 THREE = "attribution.methods=[gradient, {name: smoothgrad, as: smooth, num_samples: 2}, {name: gradcam, samples: 11}]"
 
 
 @pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "run")
-
-
-@pytest.fixture
-def finish(small, store):
+def finish(trained, store):
     """A function that makes what is missing, as the explaining stage does; what was missing and the problems."""
 
     def make(*overrides):
-        spec, data, members = small("training.epochs=0", *overrides)
-        for member in members:
-            train_member(member, data, store)
+        spec, data, members = trained("training.epochs=0", *overrides)
         found = inventory.take(store, spec, data, members)
         worker = Explainer(spec, data, members, store)
         for item in found.missing:
             found.enter(worker.explain(item))
         found.write()
-        found.write_indexes()
         return listed(found), found.problems
 
     return make

@@ -27,11 +27,6 @@ from salcore.models import build, load_weights
 from salcore.storage import Store
 
 
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "run")
-
-
 def stop_after(epoch):
     def on_epoch(record):
         if record.epoch == epoch:

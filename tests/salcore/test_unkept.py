@@ -10,9 +10,7 @@ import salcore
 from salcore import inventory, shards
 from salcore.explain import Explainer, within
 from salcore.layout import SPEC, Range, maps_folder, part_file, ranges, stats_folder
-from salcore.member_files import train_member
 from salcore.reduce import reduce_range
-from salcore.storage import Store
 from salcore.summary import write_stats
 from salcore.unkept import reduce_unkept
 
@@ -23,18 +21,11 @@ METHODS = (
 
 
 @pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "run")
-
-
-@pytest.fixture
-def scene(small, store):
+def scene(trained, store):
     """A function that trains and explains; what there is then."""
 
     def make(*overrides):
-        spec, data, members = small("training.epochs=0", "ensemble.members=3", METHODS, *overrides)
-        for member in members:
-            train_member(member, data, store)
+        spec, data, members = trained("training.epochs=0", "ensemble.members=3", METHODS, *overrides)
         found = inventory.take(store, spec, data, members)
         explainer = Explainer(spec, data, members, store)
         for item in found.missing:
