@@ -78,9 +78,17 @@ class Inventory:
         """Files were made."""
         for each in made:
             index = self._logits if each.method is None else self._maps[each.method]
-            index.enter(each.member, {**index.of(each.member), each.entry.path: each.entry})
+            known, entry = index.of(each.member), each.entry
             if each.method is not None:
                 self._unsettled.add((each.method, each.member))
+            elif entry.path in known:
+                entry = self._as_stored(each.member, entry)
+            index.enter(each.member, {**known, entry.path: entry})
+
+    def _as_stored(self, member: int, entry: Entry) -> Entry:
+        """The entry of logits that several slots wrote at once: only storage knows whose file came last."""
+        info = self._store.info(f"{logits_folder(member)}/{entry.path}")
+        return entry if info is None else entry._replace(mtime_ns=info.mtime_ns)
 
     def write_manifests(self) -> None:
         """Put every manifest in step with its folder."""

@@ -8,7 +8,7 @@ import pytest
 from salcore import inventory, manifests, shards
 from salcore.explain import Explainer
 from salcore.index import Index
-from salcore.layout import LOGITS, LOGITS_INDEX, maps_folder, maps_index, member_folder, part_file
+from salcore.layout import LOGITS, LOGITS_INDEX, logits_folder, maps_folder, maps_index, member_folder, part_file
 from salcore.storage import Store
 
 THREE = "attribution.methods=[gradient, {name: smoothgrad, as: smooth, num_samples: 2}, {name: gradcam, samples: 11}]"
@@ -291,6 +291,23 @@ def recorded(names, method):
         return method(store, name)
 
     return call
+
+
+def test_logits_that_two_slots_wrote_at_once_are_known_as_they_lie_there(trained, store):
+    """Whoever reports last did not therefore write last."""
+    spec, data, members = trained("training.epochs=0", THREE)
+    found = inventory.take(store, spec, data, members)
+    made = []
+    for item in inventory.by_method(found.missing):
+        store.delete(f"{logits_folder(item.member)}/{part_file(item.range.part)}")
+        made += Explainer(spec, data, members, store).explain(item)
+    found.enter(reversed(made))
+    found.write()
+    written = store.info(LOGITS_INDEX)
+    again = inventory.take(store, spec, data, members)
+    again.write()
+    assert not again.missing
+    assert store.info(LOGITS_INDEX) == written
 
 
 def test_an_index_gives_back_what_was_entered_and_writes_only_what_changed(store):
