@@ -20,6 +20,7 @@ _NUMBERS = {"member": np.int32, "part": np.int32, "rows": np.int32, "bytes": np.
 _HASHES = "sha256", "fingerprint"
 _HASH_BYTES = 32
 _ROWS = 1 << 16
+_MEMBERS_AS_ENTRIES = 512
 
 
 class Index:
@@ -34,6 +35,7 @@ class Index:
         self.mtime_ns = 0 if info is None else info.mtime_ns
         self._columns = _read(store, name)
         self._changed: dict[int, dict[str, Entry]] = {}
+        self._differs = False
 
     def of(self, member: int) -> dict[str, Entry]:
         """The entries of a member by path."""
@@ -54,9 +56,18 @@ class Index:
     def enter(self, member: int, entries: Mapping[str, Entry]) -> None:
         """Put these in the place of what is known of a member."""
         self._changed[member] = dict(entries)
+        if len(self._changed) == _MEMBERS_AS_ENTRIES:
+            self._pack()
 
     def write(self) -> None:
         """Put what is known on storage, if that differs from what is there."""
+        self._pack()
+        if self._differs:
+            self._store.write(self._name, serialise(sealed(_table(self._columns)), _ROWS))
+        self._differs = False
+
+    def _pack(self) -> None:
+        """Bring what was entered into the columns: as entries it takes ten times the memory."""
         if not self._changed:
             return
         kept = ~np.isin(self._columns["member"], list(self._changed))
@@ -65,7 +76,7 @@ class Index:
         order = np.lexsort((columns["part"], columns["member"]))
         self._columns = {name: column[order] for name, column in columns.items()}
         self._changed.clear()
-        self._store.write(self._name, serialise(sealed(_table(self._columns)), _ROWS))
+        self._differs = True
 
 
 def _read(store: Store, name: str) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
@@ -47,15 +48,21 @@ _SEEN: set[tuple[str, str, FileInfo]] = set()
 
 
 def _checksum(table: pa.Table) -> int:
-    """CRC-32 of names, types, metadata and values. Raises ArrowInvalid for columns with nulls."""
+    """CRC-32 of names, types, metadata and values, however these are cut. Raises ArrowInvalid for columns with nulls."""
     found = zlib.crc32(repr(sorted(item for item in (table.schema.metadata or {}).items() if item[0] != SEAL)).encode())
     for field, column in zip(table.schema, table.columns, strict=True):
         about = field.name, tuple(getattr(field.type, "shape", ())), len(column)
         found = zlib.crc32(repr(about).encode(), found)
-        for chunk in column.chunks:
-            values = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
-            while pa.types.is_fixed_size_list(values.type):
-                values = values.flatten()
-            numbers = values.to_numpy()
-            found = zlib.crc32(numbers, zlib.crc32(numbers.dtype.str.encode(), found))
+        chunks = [_numbers(chunk) for chunk in column.chunks if len(chunk)]
+        if chunks:
+            found = zlib.crc32(chunks[0].dtype.str.encode(), found)
+        for numbers in chunks:
+            found = zlib.crc32(numbers, found)
     return found
+
+
+def _numbers(values: pa.Array) -> np.ndarray:
+    values = values.storage if isinstance(values, pa.ExtensionArray) else values
+    while pa.types.is_fixed_size_list(values.type):
+        values = values.flatten()
+    return values.to_numpy()

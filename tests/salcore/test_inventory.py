@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from salcore import index as index_module
 from salcore import inventory, manifests, shards
 from salcore.explain import Explainer
 from salcore.index import Index
@@ -310,7 +311,10 @@ def test_logits_that_two_slots_wrote_at_once_are_known_as_they_lie_there(trained
     assert store.info(LOGITS_INDEX) == written
 
 
-def test_an_index_gives_back_what_was_entered_and_writes_only_what_changed(store):
+@pytest.mark.parametrize("as_entries", [1, 2, 512])
+def test_an_index_gives_back_what_was_entered_and_writes_only_what_changed(store, as_entries, monkeypatch):
+    monkeypatch.setattr(index_module, "_MEMBERS_AS_ENTRIES", as_entries)
+    monkeypatch.setattr(index_module, "_ROWS", 4)  # of a record batch, of which a large index has several
     entries = {
         member: {
             part_file(part): shards.Entry(
@@ -324,6 +328,8 @@ def test_an_index_gives_back_what_was_entered_and_writes_only_what_changed(store
     index = Index(store, "index.feather")
     for member, of in entries.items():
         index.enter(member, of)
+        assert index.of(member) == of
+    assert {member: index.of(member) for member in entries} == entries
     index.write()
     written = store.info("index.feather")
     again = Index(store, "index.feather")

@@ -280,6 +280,28 @@ def test_memory_does_not_grow_with_members():
     assert peak(64) - peak(24) < 2 * block  # of 40 more members; what is left are their open shards
 
 
+@pytest.mark.parametrize("samples", [2, 8, 9, 40])
+def test_file_of_large_maps_comes_back(tmp_path, samples):
+    """Those of large maps are written in several record batches, whose checksum is that of the whole."""
+    shape = 3, 96, 96
+    assert shards.default_batch_rows(shape) < 20
+    rng, store = np.random.default_rng(0), Store(tmp_path)
+    columns = {"mean": rng.normal(size=(samples, *shape)).astype(np.float32), "count": np.arange(samples)}
+    stats = pa.table({"mean": pa.FixedShapeTensorArray.from_numpy_ndarray(columns["mean"]), "count": columns["count"]})
+    empty = pa.table({"member": np.arange(2), "samples": np.arange(2)})
+    write_stats(store, "part.arrow", reduce.Reduced(stats=stats, members=empty, metadata={"method": "gradient"}))
+    back = read_stats(store, "part.arrow")
+    assert back.stats["mean"].num_chunks == -(-samples // shards.default_batch_rows(shape))
+    mean = back.stats["mean"].combine_chunks().to_numpy_ndarray()
+    np.testing.assert_array_equal(mean, columns["mean"])
+    np.testing.assert_array_equal(back.stats["count"].to_numpy(), columns["count"])
+    content = bytearray(store.read("part.arrow"))
+    content[content.rindex(columns["mean"][-1].tobytes())] ^= 1
+    store.write("part.arrow", bytes(content))
+    with pytest.raises(shards.CorruptShard, match="checksum"):
+        read_stats(store, "part.arrow")
+
+
 def test_file_comes_back_and_is_a_function_of_its_content(tmp_path):
     store, name = Store(tmp_path), "stats/gradient/part-00000.arrow"
     for members in (1, 5):
