@@ -7,6 +7,7 @@ that is missing, damaged or behind costs a look into the manifests and files the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +15,14 @@ import pyarrow as pa
 from salcore.layout import part_file, part_of
 from salcore.sealed import read_sealed, sealed
 from salcore.shards import CorruptShard, Entry, serialise
-from salcore.storage import Store
+from salcore.storage import FileInfo, Store
 
 _NUMBERS = {"member": np.int32, "part": np.int32, "rows": np.int32, "bytes": np.int64, "mtime_ns": np.int64}
 _HASHES = "sha256", "fingerprint"
 _HASH_BYTES = 32
 _ROWS = 1 << 16
 _MEMBERS_AS_ENTRIES = 512
+_ABSENT = FileInfo(size=-1, mtime_ns=0)  # as a file whose time is not known: nobody can vouch for it
 
 
 class Index:
@@ -41,17 +43,33 @@ class Index:
         """The entries of a member by path."""
         if member in self._changed:
             return self._changed[member]
-        first, stop = np.searchsorted(self._columns["member"], [member, member + 1]).tolist()
-        if first == stop:
-            return {}
-        numbers = [self._columns[name][first:stop].tolist() for name in ("part", "rows", "bytes", "mtime_ns")]
-        hashes = [_texts(self._columns[name][first:stop]) for name in _HASHES]
-        rows = zip(*numbers, *hashes, strict=True)
-        return {
-            path: Entry(path=path, rows=count, bytes=size, sha256=digest, mtime_ns=mtime_ns, fingerprint=mark)
-            for part, count, size, mtime_ns, digest, mark in rows
-            for path in [part_file(part)]
-        }
+        return {path: Entry(path, *row) for path, row in self._rows(member, *Entry._fields[1:]).items()}
+
+    def column(self, member: int, name: str) -> dict[str, Any]:
+        """One value of each entry of a member, by path."""
+        return {path: value for path, (value,) in self._rows(member, name).items()}
+
+    def stands(self, member: int, folder: str, files: Mapping[str, FileInfo], wanted: Mapping[str, str]) -> bool:
+        """Whether all `wanted` files of a folder (fingerprints by path) are as they are known, and what is wanted.
+
+        `files`: those that there are, by their full names.
+        """
+        infos = [files.get(f"{folder}/{path}", _ABSENT) for path in wanted]
+        if not all(info.mtime_ns for info in infos):
+            return False
+        known = self._rows(member, "bytes", "mtime_ns", "fingerprint")
+        expected = [(*info, mark) for info, mark in zip(infos, wanted.values(), strict=True)]
+        return [known.get(path) for path in wanted] == expected
+
+    def _rows(self, member: int, *names: str) -> dict[str, tuple]:
+        """What these columns say of a member's files, by path; hashes as hexadecimal."""
+        if member in self._changed:
+            return {path: tuple(getattr(of, name) for name in names) for path, of in self._changed[member].items()}
+        first, stop = self._columns["member"].searchsorted(np.array([member, member + 1], np.int32))
+        parts = self._columns["part"][first:stop].tolist()
+        columns = (self._columns[name][first:stop] for name in names)
+        values = (_texts(each) if each.ndim == 2 else each.tolist() for each in columns)
+        return dict(zip(map(part_file, parts), zip(*values, strict=True), strict=True))
 
     def enter(self, member: int, entries: Mapping[str, Entry]) -> None:
         """Put these in the place of what is known of a member."""

@@ -1,7 +1,8 @@
 """What a run still lacks, found on storage alone: nothing is remembered in a process that may die."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
 
@@ -28,7 +29,9 @@ from salcore.storage import FileInfo, Store
 from salcore.work import range_digest
 
 Files = Mapping[str, FileInfo]
-"""A listing: size and time of files by their full names."""
+"""Size and time of the files that there are, by their full names."""
+
+_MEMBERS_AT_ONCE = 64
 
 
 class Inventory:
@@ -71,8 +74,8 @@ class Inventory:
         if (method, members[0]) in self._unkept:
             marks = [self._unkept[method, member] for member in members]
             return {path: fingerprint(members, "unkept", [of[path] for of in marks]) for path in self.paths(method)}
-        entries = [self.entries(method, member) for member in members]
-        return {path: fingerprint(members, [of[path].sha256 for of in entries]) for path in self.paths(method)}
+        hashes = [self._maps[method].column(member, "sha256") for member in members]
+        return {path: fingerprint(members, [of[path] for of in hashes]) for path in self.paths(method)}
 
     def enter(self, made: Iterable[Made]) -> None:
         """Files were made."""
@@ -109,35 +112,32 @@ class Inventory:
     def look_at_maps(self, method: str, member: int, files: Files, wanted: Mapping[str, str]) -> list[str]:
         """Find which of the `wanted` shards (fingerprints by path) are finished; the paths of the others."""
         folder, index = maps_folder(method, member), self._maps[method]
-        known = index.of(member)
         manifest = files.get(f"{folder}/{MANIFEST}")
         indexed = manifest is not None and manifest.mtime_ns <= index.mtime_ns
-        if indexed and all(_stands(known.get(path), files, folder, mark) for path, mark in wanted.items()):
-            finished = known
-        else:
-            indexed = False
-            finished, problems = manifests.scan(self._store, folder)
-            self.problems += problems
+        if indexed and index.stands(member, folder, files, wanted):
+            return []
+        finished, problems = manifests.scan(self._store, folder)
+        self.problems += problems
         entries = {path: finished[path] for path, mark in wanted.items() if _carries(finished.get(path), mark)}
         self.outdated[method] += len(finished.keys() & wanted.keys()) - len(entries)
-        if not indexed or entries != known:
-            index.enter(member, entries)
-            if not manifests.says(self._store, folder, entries):
-                self._unsettled.add((method, member))
+        index.enter(member, entries)
+        if not manifests.says(self._store, folder, entries):
+            self._unsettled.add((method, member))
         return [path for path in wanted if path not in entries]
 
     def look_at_logits(self, member: int, files: Files, wanted: Mapping[str, str]) -> list[str]:
         """Find which of the `wanted` files of logits are finished; the paths of the others."""
-        folder, known = logits_folder(member), self._logits.of(member)
-        entries = {}
+        folder = logits_folder(member)
+        if self._logits.stands(member, folder, files, wanted):
+            return []
+        known, entries = self._logits.of(member), {}
         for path, mark in wanted.items():
-            entry, name = known.get(path), f"{folder}/{path}"
-            if entry is not None and _stands(entry, files, folder, mark):
-                entries[path] = entry
+            name = f"{folder}/{path}"
+            if self._logits.stands(member, folder, files, {path: mark}):
+                entries[path] = known[path]
             elif name in files and (found := read_predictions(self._store, name, mark)) is not None:
                 entries[path] = logits_entry(self._store, name, self._store.read(name), len(found.label), mark)
-        if entries != known:
-            self._logits.enter(member, entries)
+        self._logits.enter(member, entries)
         return [path for path in wanted if path not in entries]
 
 
@@ -158,55 +158,55 @@ def take(store: Store, spec: Spec, data: Data, members: Sequence[Member]) -> Inv
     found = Inventory(store, {folder: list(digests) if members else [] for folder, digests in shards.items()})
     standardised = any(takes_statistics(method.name, method.settings) for method in methods)
     marks = Marks(spec, data, members) if standardised and spec.parameters is not None else None
-    files = _Listings(store)
-    for member in members:
-        lacking: dict[str, list[str]] = {}
-        for method in methods:
-            mark = maps_fingerprints(member, method, spec, members, marks)
-            wanted = {path: mark(digest) for path, digest in shards[method.folder].items()}
-            if not spec.attribution.keep_maps:
-                found.leave_out(method.folder, member.index, wanted)
-                continue
-            there = files.of(f"maps/{method.folder}", maps_folder(method.folder, member.index))
-            for path in found.look_at_maps(method.folder, member.index, there, wanted):
-                lacking.setdefault(path, []).append(method.folder)
-        mark = predictions_marks(member)
-        wanted = {path: mark(digest) for path, digest in logits.items()}
-        there = files.of("members", logits_folder(member.index))
-        unpredicted = {*found.look_at_logits(member.index, there, wanted)}
-        found.missing += [
-            Item(member=member.index, range=part, methods=tuple(lacking.get(path, ())))
-            for path, part in cut.items()
-            if path in lacking or path in unpredicted
-        ]
+    kept = methods if spec.attribution.keep_maps else ()
+    stored = {method.folder: shards[method.folder] for method in kept}
+    for stretch, files in _with_files(store, members, stored, logits):
+        for member in stretch:
+            lacking: dict[str, list[str]] = {}
+            for method in methods:
+                mark = maps_fingerprints(member, method, spec, members, marks)
+                wanted = {path: mark(digest) for path, digest in shards[method.folder].items()}
+                if method not in kept:
+                    found.leave_out(method.folder, member.index, wanted)
+                    continue
+                for path in found.look_at_maps(method.folder, member.index, files, wanted):
+                    lacking.setdefault(path, []).append(method.folder)
+            mark = predictions_marks(member)
+            wanted = {path: mark(digest) for path, digest in logits.items()}
+            unpredicted = {*found.look_at_logits(member.index, files, wanted)}
+            found.missing += [
+                Item(member=member.index, range=part, methods=tuple(lacking.get(path, ())))
+                for path, part in cut.items()
+                if path in lacking or path in unpredicted
+            ]
     return found
 
 
-class _Listings:
-    """The files of folders: looked up one by one where that is quick, else from one listing of all that are alike."""
+def _with_files(
+    store: Store, members: Sequence[Member], shards: Mapping[str, Iterable[str]], logits: Iterable[str]
+) -> Iterator[tuple[Sequence[Member], Files]]:
+    """Some members at a time, with those files of them that there are.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._listed: dict[str, dict[str, dict[str, FileInfo]]] = {}
+    Files of this machine are asked for by name, of the next members while the caller works on these. Others are listed.
+    """
+    stretches = [members[start : start + _MEMBERS_AT_ONCE] for start in range(0, len(members), _MEMBERS_AT_ONCE)]
+    if store.local is None:
+        places = ["members", *(f"maps/{method}" for method in shards)]
+        there = {name: info for place in places for name, info in store.files(place).items()}
+        yield from ((stretch, there) for stretch in stretches)
+        return
 
-    def of(self, above: str, folder: str) -> Files:
-        """Every file of a folder that is somewhere below `above`, by its full name."""
-        if self._store.local is not None:
-            return self._store.files(folder)
-        if above not in self._listed:
-            folders: dict[str, dict[str, FileInfo]] = {}
-            for name, info in self._store.files(above).items():
-                folders.setdefault(name.rpartition("/")[0], {})[name] = info
-            self._listed[above] = folders
-        return self._listed[above].get(folder, {})
+    def ask(stretch: Sequence[Member]) -> Files:
+        folders = [(logits_folder(each.index), logits) for each in stretch]
+        for method, paths in shards.items():
+            folders += [(maps_folder(method, each.index), (*paths, MANIFEST)) for each in stretch]
+        return store.infos([f"{folder}/{path}" for folder, paths in folders for path in paths])
 
-
-def _stands(entry: Entry | None, files: Files, folder: str, mark: str) -> bool:
-    """Whether a file is as it is known, and is what is wanted."""
-    if entry is None or entry.fingerprint != mark:
-        return False
-    info = files.get(f"{folder}/{entry.path}")
-    return info is not None and info.size == entry.bytes and info.mtime_ns == entry.mtime_ns != 0
+    with ThreadPoolExecutor(1) as thread:
+        asked = deque(thread.submit(ask, stretch) for stretch in stretches[:1])
+        for number, stretch in enumerate(stretches, 1):
+            asked.extend(thread.submit(ask, following) for following in stretches[number : number + 1])
+            yield stretch, asked.popleft().result()
 
 
 def _carries(entry: Entry | None, mark: str) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 SPEC = "spec.yaml"
 TOKENIZER = "tokenizer.json"
@@ -46,6 +47,7 @@ def logits_folder(member: int) -> str:
     return f"{member_folder(member)}/{LOGITS}"
 
 
+@cache
 def part_file(part: int) -> str:
     """Name of the file that holds one range of samples."""
     return f"part-{part:05d}.arrow"

@@ -137,10 +137,11 @@ def standing(store: Store, index: int) -> Standing | None:
         return None
     known = _READ.get((store.uri, name))
     if known is None or known[0] != info or info.mtime_ns == 0:
-        record = read_record(store, index)
-        if record is None:
+        try:
+            record = store.read_as(name, _Record)
+        except FileNotFoundError:
             return None
-        known = info, Standing(fingerprint=record["fingerprint"], weights_bytes=record["weights_bytes"])
+        known = info, Standing(fingerprint=record.fingerprint, weights_bytes=record.weights_bytes)
         _READ[store.uri, name] = known
     return known[1]
 

@@ -48,7 +48,7 @@ _SEEN: set[tuple[str, str, FileInfo]] = set()
 
 
 def _checksum(table: pa.Table) -> int:
-    """CRC-32 of names, types, metadata and values, however these are cut. Raises ArrowInvalid for columns with nulls."""
+    """CRC-32 of names, types, metadata and values, however they are cut. Raises ArrowInvalid for columns with nulls."""
     found = zlib.crc32(repr(sorted(item for item in (table.schema.metadata or {}).items() if item[0] != SEAL)).encode())
     for field, column in zip(table.schema, table.columns, strict=True):
         about = field.name, tuple(getattr(field.type, "shape", ())), len(column)
@@ -57,7 +57,7 @@ def _checksum(table: pa.Table) -> int:
         if chunks:
             found = zlib.crc32(chunks[0].dtype.str.encode(), found)
         for numbers in chunks:
-            found = zlib.crc32(numbers, found)
+            found = zlib.crc32(numbers.data, found)
     return found
 
 

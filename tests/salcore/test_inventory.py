@@ -330,6 +330,7 @@ def test_an_index_gives_back_what_was_entered_and_writes_only_what_changed(store
         index.enter(member, of)
         assert index.of(member) == of
     assert {member: index.of(member) for member in entries} == entries
+    assert index.column(3, "bytes") == {part_file(part): 1 << 40 for part in range(3)}
     index.write()
     written = store.info("index.feather")
     again = Index(store, "index.feather")
