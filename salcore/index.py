@@ -21,7 +21,7 @@ _NUMBERS = {"member": np.int32, "part": np.int32, "rows": np.int32, "bytes": np.
 _HASHES = "sha256", "fingerprint"
 _HASH_BYTES = 32
 _ROWS = 1 << 16
-_MEMBERS_AS_ENTRIES = 512
+_MEMBERS_AS_ENTRIES = 256
 _ABSENT = FileInfo(size=-1, mtime_ns=0)  # as a file whose time is not known: nobody can vouch for it
 
 
@@ -82,6 +82,7 @@ class Index:
         self._pack()
         if self._differs:
             self._store.write(self._name, serialise(sealed(_table(self._columns)), _ROWS))
+            pa.default_memory_pool().release_unused()  # else Arrow keeps as much as the file is long
         self._differs = False
 
     def _pack(self) -> None:
@@ -90,9 +91,10 @@ class Index:
             return
         kept = ~np.isin(self._columns["member"], list(self._changed))
         new = _columns(self._changed)
-        columns = {name: np.concatenate([column[kept], new[name]]) for name, column in self._columns.items()}
-        order = np.lexsort((columns["part"], columns["member"]))
-        self._columns = {name: column[order] for name, column in columns.items()}
+        part, member = (np.concatenate([self._columns[name][kept], new[name]]) for name in ("part", "member"))
+        order = np.lexsort((part, member))
+        for name in self._columns:  # one after the other: at no time are there two of them all
+            self._columns[name] = np.concatenate([self._columns[name][kept], new.pop(name)])[order]
         self._changed.clear()
         self._differs = True
 

@@ -74,8 +74,12 @@ class Inventory:
         if (method, members[0]) in self._unkept:
             marks = [self._unkept[method, member] for member in members]
             return {path: fingerprint(members, "unkept", [of[path] for of in marks]) for path in self.paths(method)}
-        hashes = [self._maps[method].column(member, "sha256") for member in members]
-        return {path: fingerprint(members, [of[path] for of in hashes]) for path in self.paths(method)}
+        hashes: dict[str, list[str]] = {path: [] for path in self.paths(method)}
+        for member in members:
+            of = self._maps[method].column(member, "sha256")
+            for path, each in hashes.items():
+                each.append(of[path])
+        return {path: fingerprint(members, each) for path, each in hashes.items()}
 
     def enter(self, made: Iterable[Made]) -> None:
         """Files were made."""
@@ -159,6 +163,7 @@ def take(store: Store, spec: Spec, data: Data, members: Sequence[Member]) -> Inv
     standardised = any(takes_statistics(method.name, method.settings) for method in methods)
     marks = Marks(spec, data, members) if standardised and spec.parameters is not None else None
     kept = methods if spec.attribution.keep_maps else ()
+    shared = cache(lambda *methods: methods)  # most items lack the same ones
     stored = {method.folder: shards[method.folder] for method in kept}
     for stretch, files in _with_files(store, members, stored, logits):
         for member in stretch:
@@ -173,11 +178,11 @@ def take(store: Store, spec: Spec, data: Data, members: Sequence[Member]) -> Inv
                     lacking.setdefault(path, []).append(method.folder)
             mark = predictions_marks(member)
             wanted = {path: mark(digest) for path, digest in logits.items()}
-            unpredicted = {*found.look_at_logits(member.index, files, wanted)}
+            lacking |= {path: lacking.get(path, []) for path in found.look_at_logits(member.index, files, wanted)}
             found.missing += [
-                Item(member=member.index, range=part, methods=tuple(lacking.get(path, ())))
+                Item(member=member.index, range=part, methods=shared(*lacking[path]))
                 for path, part in cut.items()
-                if path in lacking or path in unpredicted
+                if path in lacking
             ]
     return found
 
