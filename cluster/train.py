@@ -108,13 +108,27 @@ def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch:
         queue.close.remote()
 
 
+class _Trainer(TorchTrainer):
+    """A `TorchTrainer` without helpers that a slot has no use for: each is a process, and takes 1 % of a core.
+
+    One hands out Ray datasets, of which there are none. One frees the room of a slot whose controller was killed, which
+    the end of the driver does as well.
+    """
+
+    _UNUSED = "DatasetsCallback", "PlacementGroupCleanerCallback"
+
+    def _create_default_callbacks(self) -> list[Any]:
+        """Of Ray Train's own; where another release has no such method, this one is never called."""
+        return [each for each in super()._create_default_callbacks() if type(each).__name__ not in self._UNUSED]
+
+
 class _Slot(threading.Thread):
-    """A thread of the driver in which one `TorchTrainer` runs: `fit()` blocks."""
+    """A thread of the driver in which one trainer runs: `fit()` blocks."""
 
     def __init__(self, number: int, queue: Any, runs: Sequence[Run], room: Room, name: str, scratch: str) -> None:
         super().__init__(daemon=True, name=f"slot-{number}")
         self.error: BaseException | None = None
-        self._trainer = TorchTrainer(
+        self._trainer = _Trainer(
             _pull_members,
             train_loop_config={"queue": queue, "slot": number, "runs": list(runs), "threads": room.cpus},
             torch_config=TorchConfig(backend="gloo"),
