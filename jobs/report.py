@@ -12,7 +12,9 @@ from jobs.tracking import Tracker, tracking_uri
 from salcore import layout
 from salcore.errors import UserError
 
-DESCRIPTION = "Write the report of a run again, and send MLflow what it has not got (it may have been down)."
+DESCRIPTION = """\
+Write the report of a run again, and send MLflow what it has not got (it may have been down). Without statistics, which
+python -m jobs.reduce makes, there is no page to write."""
 
 
 def report(argv: Sequence[str] | None = None) -> int:
@@ -22,13 +24,16 @@ def report(argv: Sequence[str] | None = None) -> int:
 
 def act(asked: Command) -> int:
     """Write the page and tell MLflow."""
-    if not asked.store.exists(layout.SUMMARY):
-        raise UserError("RUN", "a run with statistics (python -m jobs.reduce makes them)", str(asked.store))
     plan = prepare(asked)
+    reduced = asked.store.exists(layout.SUMMARY)
+    if not reduced and plan.untrained():
+        expected = "a run whose members are trained (python -m jobs.ensemble goes on with it)"
+        raise UserError("RUN", expected, str(asked.store))
     uri = tracking_uri(plan.spec, plan.store)
     with Lock(plan.store):
         session = Session(plan=plan, progress=Progress())
-        stages.write_report(session)
+        if reduced:
+            stages.write_report(session)
         blamed = blaming.finished(plan)
         if blamed:
             blaming.write_page(session)

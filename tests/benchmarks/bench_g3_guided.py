@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its pool: one thread, as a slot has
 
@@ -244,7 +243,7 @@ def rows(names: tuple[str, ...] = tuple(CASES)) -> Iterator[harness.Row]:
         )
         yield share(name, case, detail)
         precisions = [("float32", "float32", goal), ("bfloat16", "float32", 1.5), ("bfloat16", "bfloat16", None)]
-        for mine, theirs, least in precisions if kind == "images" and has_bfloat16() else precisions[:1]:
+        for mine, theirs, least in precisions if kind == "images" and harness.has_bfloat16() else precisions[:1]:
             yield compare(
                 f"G3 guided step against the published procedure, {name}, {mine} against {theirs}",
                 case.ours("guided", mine),
@@ -252,12 +251,6 @@ def rows(names: tuple[str, ...] = tuple(CASES)) -> Iterator[harness.Row]:
                 at_least=least,
                 detail=detail,
             )
-
-
-def has_bfloat16() -> bool:
-    """Whether the processor computes in bfloat16: one that does not emulates it, some ten times slower."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and any(flag in cpuinfo.read_text() for flag in ("avx512_bf16", "amx_bf16"))
 
 
 def share(name: str, case: Case, detail: str) -> harness.Row:

@@ -82,18 +82,20 @@ def with_ray(spec: Spec, data: Data, members: Sequence[Member], folder: Path) ->
     return _timing(store, members, began)
 
 
-def with_processes(spec: Spec, data: Data, members: Sequence[Member], folder: Path) -> Timing:
+def with_processes(
+    spec: Spec, data: Data, members: Sequence[Member], folder: Path, *, processes: int = SLOTS, threads: int = 1
+) -> Timing:
     """The same work by a pool of processes that take one member after the other."""
     began, path = time.time(), str(folder / "run")
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(SLOTS, mp_context=context, initializer=_hold, initargs=(data,)) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_hold, initargs=(data, threads)) as pool:
         outcomes = list(pool.map(_train, members, [path] * len(members)))
     assert all(outcome.reason is None for outcome in outcomes), outcomes
     return _timing(Store(path), members, began)
 
 
-def _hold(data: Data) -> None:
-    pin(1)
+def _hold(data: Data, threads: int = 1) -> None:
+    pin(threads)
     _held.append(data)
 
 

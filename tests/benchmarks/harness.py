@@ -147,6 +147,12 @@ def machine() -> str:
     return f"{names[0] if names else platform.processor()}, {cores} cores, {memory:.0f} GiB{gpu}"
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor computes in bfloat16: one that does not emulates it, some ten times slower."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and any(flag in cpuinfo.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+
+
 def record(rows: Sequence[Row], folder: Path = FOLDER) -> None:
     """Put rows into `results.parquet` and `RESULTS.md`; a row replaces the earlier one of its name and machine."""
     path = folder / "results.parquet"

@@ -14,6 +14,7 @@ import pytest
 
 from jobs.ensemble import ensemble as ensemble_command
 from jobs.reduce import reduce as reduce_command
+from jobs.report import report as report_command
 from salcore import members, seeds
 from salcore.data import load
 from salcore.models import build
@@ -126,6 +127,14 @@ def test_damage_is_found_mended_and_said(whole, copy, ray_cluster, job):
     assert_same_statistics(whole[0], copy)
     untouched = shard("gradient", 2, 0).relative_to(copy)
     assert files(copy)[str(untouched)] == others[str(untouched)]
+
+
+def test_a_run_that_is_still_to_be_trained_has_no_report(copy, job):
+    (copy / "stats" / "summary.parquet").unlink()
+    (copy / "members" / "0001" / "member.json").unlink()
+    refused = job(report_command, copy)
+    assert refused.status == 2
+    assert "python -m jobs.ensemble goes on with it" in refused.err
 
 
 def test_shards_of_other_settings_are_said(whole, copy, ray_cluster, job):

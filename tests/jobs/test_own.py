@@ -148,6 +148,10 @@ def test_stages_one_by_one_equal_the_whole(mine, trained, ray_cluster, job, tmp_
     assert first.status == 0, first.err
     assert len(list(run.glob("members/*/member.json"))) == 2
     assert not (run / "maps").exists()
+    early = job(report, run)  # it still sends MLflow what that has missed
+    assert early.status == 0, early.err
+    assert "no statistics yet" in early.out
+    assert not (run / "report" / "index.html").exists()
     assert job(explain, run).status == 0
     assert len(list(run.glob("maps/*/*/*.arrow"))) == 8
     assert not (run / "stats").exists()

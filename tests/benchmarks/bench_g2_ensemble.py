@@ -1,0 +1,100 @@
+"""G2: an ensemble in slots, against its members one after the other with all cores.
+
+`python -m tests.benchmarks g2`, 2 cores, some 15 minutes; `--quick`: one repeat and no goal, 3 minutes.
+
+From the first member's start to the last one's end, `cluster.train` with a slot of one thread per core against one
+process that trains the same members one after the other with as many threads as there are cores; start-up is G7's row.
+Tiny networks (16 of `small_cnn` on the digits, 10 epochs): at least 1.6. ResNet-18 (4 members, 512 images of
+3 x 32 x 32, 2 epochs): at least 1.15.
+
+Other threads add up in another order, so the two are not the same bits: training losses have to agree within 1 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its pool: a slot has one
+
+import numpy as np
+
+from salcore.data import load
+from salcore.layout import member_file
+from salcore.member_files import HISTORY
+from salcore.members import plan
+from salcore.spec import Spec, from_dict
+from salcore.storage import Store
+from tests.benchmarks import harness
+from tests.benchmarks.bench_g7_orchestration import SLOTS, with_processes, with_ray
+
+IMAGES, SHAPE, CLASSES = 512, (3, 32, 32), 10
+
+
+def specs(folder: Path) -> dict[str, tuple[Spec, float]]:
+    """What is trained, and how many times faster it is to be."""
+    draws = np.random.default_rng(0)
+    images = draws.integers(0, 256, (IMAGES + 2 * CLASSES, *SHAPE), np.uint8)
+    np.savez(folder / "images.npz", images=images, labels=np.arange(len(images)) % CLASSES)
+    tiny = {"data": {"name": "digits"}, "ensemble": {"members": 16}, "training": {"epochs": 10}}
+    large = {
+        "data": {"name": f"npz:{folder / 'images.npz'}", "train_samples": IMAGES, "eval_samples": CLASSES},
+        "model": {"name": "resnet18"},
+        "ensemble": {"members": 4},
+        "training": {"epochs": 2},
+    }
+    return {"small_cnn on the digits": (from_dict(tiny), 1.6), "ResNet-18": (from_dict(large), 1.15)}
+
+
+def losses(folder: Path, members: int) -> np.ndarray:
+    """Training losses of each epoch of each member."""
+    store = Store(str(folder / "run"))
+    tables = [store.read_parquet(member_file(index, HISTORY)) for index in range(members)]
+    return np.array([table.column("train_loss").to_pylist() for table in tables])
+
+
+def rows(repeats: int, *, goals: bool) -> Iterator[harness.Row]:
+    """Both ensembles."""
+    with tempfile.TemporaryDirectory(prefix="g2-") as scratch:
+        for name, (spec, least) in specs(Path(scratch)).items():
+            data = load(spec.data)
+            members = plan(spec, data.digest)
+            ours, theirs = [], []
+            for repeat in range(repeats):
+                folders = [Path(scratch, f"{spec.model.name}-{repeat}-{side}") for side in ("slots", "one")]
+                for folder in folders:
+                    folder.mkdir()
+                for first in (True, False) if repeat % 2 == 0 else (False, True):
+                    if first:
+                        ours.append(with_ray(spec, data, members, folders[0]).work)
+                    else:
+                        one = with_processes(spec, data, members, folders[1], processes=1, threads=SLOTS)
+                        theirs.append(one.work)
+                found, expected = (losses(folder, len(members)) for folder in folders)
+                np.testing.assert_allclose(found, expected, rtol=0.01)
+                print(f"{name}: {ours[-1]:.1f} s against {theirs[-1]:.1f} s", flush=True)
+            yield harness.measured(
+                f"G2 ensemble of {len(members)}, {name}, against one after the other",
+                np.divide(theirs, ours),
+                unit="x",
+                at_least=least if goals else None,
+                detail=f"{SLOTS} slots of one thread against one process of {SLOTS}, start-up left out; "
+                f"{np.median(ours):.3g} s against {np.median(theirs):.3g} s",
+            )
+
+
+def main() -> None:
+    """Measure and record."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="one repeat, and nothing is recorded")
+    quick = parser.parse_args().quick
+    found = list(rows(1 if quick else harness.REPEATS, goals=not quick))
+    if not quick:
+        harness.record(found)
+
+
+if __name__ == "__main__":
+    main()
