@@ -12,7 +12,6 @@ Other threads add up in another order, so the two are not the same bits: trainin
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from collections.abc import Iterator
@@ -86,15 +85,5 @@ def rows(repeats: int, *, goals: bool) -> Iterator[harness.Row]:
             )
 
 
-def main() -> None:
-    """Measure and record."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one repeat, and nothing is recorded")
-    quick = parser.parse_args().quick
-    found = list(rows(1 if quick else harness.REPEATS, goals=not quick))
-    if not quick:
-        harness.record(found)
-
-
 if __name__ == "__main__":
-    main()
+    harness.command(__doc__, "one repeat", lambda quick: rows(1 if quick else harness.REPEATS, goals=not quick))

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
@@ -156,16 +155,11 @@ def rows(members: int, folder: Path, *, goals: bool) -> Iterator[harness.Row]:
     yield harness.measured("G8 resume scan", [look(whole) for _ in range(7)], unit="s", detail=detail, **goal)
 
 
-def main() -> None:
-    """Measure and record."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="1,000 members, and nothing is recorded")
-    quick = parser.parse_args().quick
+def measured(quick: bool) -> Iterator[harness.Row]:
+    """All rows, in a folder of their own."""
     with tempfile.TemporaryDirectory(prefix="g8-") as folder:
-        found = list(rows(1000 if quick else MEMBERS, Path(folder), goals=not quick))
-    if not quick:
-        harness.record(found)
+        yield from rows(1000 if quick else MEMBERS, Path(folder), goals=not quick)
 
 
 if __name__ == "__main__":
-    main()
+    harness.command(__doc__, "1,000 members", measured)

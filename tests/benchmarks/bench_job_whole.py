@@ -11,7 +11,6 @@ Before the clock our members' weights, put into the script, have to give our mea
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -116,15 +115,5 @@ def rows(images: int, *, goals: bool) -> Iterator[harness.Row]:
             )
 
 
-def main() -> None:
-    """Measure and record."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="1,000 images, and nothing is recorded")
-    quick = parser.parse_args().quick
-    found = list(rows(1000 if quick else IMAGES, goals=not quick))
-    if not quick:
-        harness.record(found)
-
-
 if __name__ == "__main__":
-    main()
+    harness.command(__doc__, "1,000 images", lambda quick: rows(1000 if quick else IMAGES, goals=not quick))

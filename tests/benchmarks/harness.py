@@ -7,11 +7,12 @@ Two ceilings of the machine, GEMM GFLOP/s and read GB/s, are measured in the sam
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -145,6 +146,16 @@ def machine() -> str:
     gpu = f", {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else ""
     cores = len(os.sched_getaffinity(0))
     return f"{names[0] if names else platform.processor()}, {cores} cores, {memory:.0f} GiB{gpu}"
+
+
+def command(about: str, less: str, rows: Callable[[bool], Iterable[Row]]) -> None:
+    """The command of a module whose rows have a quick mode, `--quick`, with `less` work; nothing of it is recorded."""
+    parser = argparse.ArgumentParser(description=about.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help=f"{less}, and nothing is recorded")
+    quick = parser.parse_args().quick
+    found = list(rows(quick))
+    if not quick:
+        record(found)
 
 
 def has_bfloat16() -> bool:

@@ -10,7 +10,7 @@ from salcore import inventory, manifests, shards
 from salcore.explain import Explainer
 from salcore.index import Index
 from salcore.layout import LOGITS, LOGITS_INDEX, logits_folder, maps_folder, maps_index, member_folder, part_file
-from salcore.storage import Store
+from salcore.storage import FileInfo, Store
 
 THREE = "attribution.methods=[gradient, {name: smoothgrad, as: smooth, num_samples: 2}, {name: gradcam, samples: 11}]"
 
@@ -273,8 +273,10 @@ def test_an_index_that_is_behind_believes_the_manifests(finish, store):
     assert names(store) == before
 
 
-def test_with_an_index_no_manifest_no_shard_and_no_logits_are_opened(finish, store, monkeypatch):
+@pytest.mark.parametrize("at_once", [1, 64])
+def test_with_an_index_no_manifest_no_shard_and_no_logits_are_opened(finish, store, monkeypatch, at_once):
     """Ten thousand members have hundreds of thousands of them."""
+    monkeypatch.setattr(inventory, "_MEMBERS_AT_ONCE", at_once)
     finish(THREE)
     opened = []
     for name in ("open", "read"):
@@ -341,6 +343,19 @@ def test_an_index_gives_back_what_was_entered_and_writes_only_what_changed(store
     again.enter(3, {})
     again.write()
     assert Index(store, "index.feather").of(3) == {}
+
+
+@pytest.mark.parametrize(("mtime_ns", "stands"), [(7, True), (8, False), (0, False)])
+def test_an_index_vouches_for_a_file_of_the_time_it_knows(store, mtime_ns, stands):
+    """A store that tells no times has nobody to vouch for its files."""
+    path, index = part_file(0), Index(store, "index.feather")
+    known = 0 if mtime_ns == 0 else 7
+    entry = shards.Entry(path=path, rows=1, bytes=5, sha256=f"{1:064x}", mtime_ns=known, fingerprint=f"{2:064x}")
+    index.enter(3, {path: entry})
+    files = {f"maps/{path}": FileInfo(size=5, mtime_ns=mtime_ns)}
+    assert index.stands(3, "maps", files, {path: entry.fingerprint}) is stands
+    assert not index.stands(4, "maps", files, {path: entry.fingerprint})
+    assert not index.stands(3, "maps", {}, {path: entry.fingerprint})
 
 
 def test_an_index_vouches_for_no_manifest_that_is_behind_it(finish, store):
