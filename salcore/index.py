@@ -22,7 +22,6 @@ _HASHES = "sha256", "fingerprint"
 _HASH_BYTES = 32
 _ROWS = 1 << 16
 _MEMBERS_AS_ENTRIES = 256
-_ABSENT = FileInfo(size=-1, mtime_ns=0)  # as a file whose time is not known: nobody can vouch for it
 
 
 class Index:
@@ -49,17 +48,17 @@ class Index:
         """One value of each entry of a member, by path."""
         return {path: value for path, (value,) in self._rows(member, name).items()}
 
-    def stands(self, member: int, folder: str, files: Mapping[str, FileInfo], wanted: Mapping[str, str]) -> bool:
-        """Whether all `wanted` files of a folder (fingerprints by path) are as they are known, and what is wanted.
+    def standing(self, member: int, folder: str, files: Mapping[str, FileInfo], wanted: Mapping[str, str]) -> list[str]:
+        """Those of the `wanted` files of a folder (fingerprints by path) that are as they are known, and as wanted.
 
-        `files`: those that there are, by their full names.
+        `files`: those that there are, by their full names. One whose time is not told has nobody to vouch for it.
         """
-        infos = [files.get(f"{folder}/{path}", _ABSENT) for path in wanted]
-        if not all(info.mtime_ns for info in infos):
-            return False
         known = self._rows(member, "bytes", "mtime_ns", "fingerprint")
-        expected = [(*info, mark) for info, mark in zip(infos, wanted.values(), strict=True)]
-        return [known.get(path) for path in wanted] == expected
+        return [
+            path
+            for path, mark in wanted.items()
+            if (info := files.get(f"{folder}/{path}")) and info.mtime_ns and known.get(path) == (*info, mark)
+        ]
 
     def _rows(self, member: int, *names: str) -> dict[str, tuple]:
         """What these columns say of a member's files, by path; hashes as hexadecimal."""
@@ -73,6 +72,8 @@ class Index:
 
     def enter(self, member: int, entries: Mapping[str, Entry]) -> None:
         """Put these in the place of what is known of a member."""
+        if not entries and not self.of(member):
+            return
         self._changed[member] = dict(entries)
         if len(self._changed) == _MEMBERS_AS_ENTRIES:
             self._pack()

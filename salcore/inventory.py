@@ -118,7 +118,7 @@ class Inventory:
         folder, index = maps_folder(method, member), self._maps[method]
         manifest = files.get(f"{folder}/{MANIFEST}")
         indexed = manifest is not None and manifest.mtime_ns <= index.mtime_ns
-        if indexed and index.stands(member, folder, files, wanted):
+        if indexed and len(index.standing(member, folder, files, wanted)) == len(wanted):
             return []
         finished, problems = manifests.scan(self._store, folder)
         self.problems += problems
@@ -132,14 +132,14 @@ class Inventory:
     def look_at_logits(self, member: int, files: Files, wanted: Mapping[str, str]) -> list[str]:
         """Find which of the `wanted` files of logits are finished; the paths of the others."""
         folder = logits_folder(member)
-        if self._logits.stands(member, folder, files, wanted):
+        standing = self._logits.standing(member, folder, files, wanted)
+        if len(standing) == len(wanted):
             return []
-        known, entries = self._logits.of(member), {}
-        for path, mark in wanted.items():
-            name = f"{folder}/{path}"
-            if self._logits.stands(member, folder, files, {path: mark}):
-                entries[path] = known[path]
-            elif name in files and (found := read_predictions(self._store, name, mark)) is not None:
+        known = self._logits.of(member)
+        entries = {path: known[path] for path in standing}
+        for path in wanted.keys() - entries.keys():
+            name, mark = f"{folder}/{path}", wanted[path]
+            if name in files and (found := read_predictions(self._store, name, mark)) is not None:
                 entries[path] = logits_entry(self._store, name, self._store.read(name), len(found.label), mark)
         self._logits.enter(member, entries)
         return [path for path in wanted if path not in entries]

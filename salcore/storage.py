@@ -266,7 +266,7 @@ def _info(entry: fs.FileInfo) -> FileInfo:
 def _local_info(place: "str | os.DirEntry") -> FileInfo | None:
     """Size and time of a file of this machine; None if there is none, or it is no plain file."""
     try:
-        found = os.stat(place)  # noqa: PTH116 - it is asked for each file of a run, and a Path would take longer than the answer
+        found = os.stat(place)  # noqa: PTH116 - a Path takes longer than the answer
     except (FileNotFoundError, NotADirectoryError):
         return None
     return FileInfo(found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its pool: a slot has one
@@ -65,20 +66,19 @@ def rows(repeats: int, *, goals: bool) -> Iterator[harness.Row]:
         for name, (spec, least) in specs(Path(scratch)).items():
             data = load(spec.data)
             members = plan(spec, data.digest)
-            ours, theirs = [], []
-            for repeat in range(repeats):
-                folders = [Path(scratch, f"{spec.model.name}-{repeat}-{side}") for side in ("slots", "one")]
-                for folder in folders:
-                    folder.mkdir()
-                for first in (True, False) if repeat % 2 == 0 else (False, True):
-                    if first:
-                        ours.append(with_ray(spec, data, members, folders[0]).work)
-                    else:
-                        one = with_processes(spec, data, members, folders[1], processes=1, threads=SLOTS)
-                        theirs.append(one.work)
-                found, expected = (losses(folder, len(members)) for folder in folders)
+            folders = [[Path(scratch, f"{spec.model.name}-{side}-{of}") for of in range(repeats)] for side in range(2)]
+            for folder in (*folders[0], *folders[1]):
+                folder.mkdir()
+            slots = partial(with_ray, spec, data, members)
+            one = partial(with_processes, spec, data, members, processes=1, threads=SLOTS)
+            ours, theirs = harness.interleaved(
+                lambda repeat, work=slots, into=folders[0]: work(into[repeat]).work,
+                lambda repeat, work=one, into=folders[1]: work(into[repeat]).work,
+                repeats,
+            )
+            for pair in zip(*folders, strict=True):
+                found, expected = (losses(folder, len(members)) for folder in pair)
                 np.testing.assert_allclose(found[:, 0], expected[:, 0], rtol=0.02)
-                print(f"{name}: {ours[-1]:.1f} s against {theirs[-1]:.1f} s", flush=True)
             yield harness.measured(
                 f"G2 ensemble of {len(members)}, {name}, against one after the other",
                 np.divide(theirs, ours),

@@ -6,7 +6,7 @@ gradient and integrated gradients of 100 images by every member; mean, variance 
 (`plain_ensemble.py`) is one process with all cores; ours also writes the likenesses, significance, report and MLflow
 runs that it writes always, though the clock stops at the statistics. At least 1.5.
 
-Before the clock our members' weights, put into the script, have to give our mean and variance, but for
+Before a figure is given our members' weights, put into the script, have to give our mean and variance, but for
 5 % of the images, where a ReLU may lie at its edge and falls to the other side.
 """
 
@@ -97,16 +97,12 @@ def rows(images: int, *, goals: bool) -> Iterator[harness.Row]:
             asked = {"network": network, "epochs": epochs, "members": MEMBERS, "evaluated": EVALUATED}
             text = SPEC.format(images=folder / "images.npz", steps=plain_ensemble.STEPS, **asked)
             (folder / "spec.yaml").write_text(text)
-            mine, other = [], []
-            for repeat in range(REPEATS):
-                for side in ("ours", "theirs") if repeat % 2 == 0 else ("theirs", "ours"):
-                    if side == "ours":
-                        mine.append(ours(folder, repeat))
-                    else:
-                        other.append(theirs(folder, network, epochs))
-                if repeat == 0:
-                    same(folder, network)
-                print(f"{network}: {mine[-1]:.0f} s against {other[-1]:.0f} s", flush=True)
+            mine, other = harness.interleaved(
+                lambda repeat, folder=folder: ours(folder, repeat),
+                lambda _, folder=folder, network=network, epochs=epochs: theirs(folder, network, epochs),
+                REPEATS,
+            )
+            same(folder, network)
             yield harness.measured(
                 f"whole job, {MEMBERS} x {network}, {images} images, against a plain script",
                 np.divide(other, mine),

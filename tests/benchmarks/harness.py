@@ -62,13 +62,23 @@ def compare(
     """How many times longer `theirs` takes than `ours`. `check` raises when their results differ; it comes first."""
     check()
     ours(), theirs()  # warm both
-    mine, other = [], []
-    for repeat in range(max(repeats, REPEATS)):
-        pair = [(mine, ours), (other, theirs)]
-        for times, work in pair if repeat % 2 == 0 else reversed(pair):
-            times.append(seconds(work))
+    mine, other = interleaved(lambda _: seconds(ours), lambda _: seconds(theirs), max(repeats, REPEATS))
     detail = f"{detail}; {np.median(mine):.3g} s against {np.median(other):.3g} s"
     return measured(name, np.divide(other, mine), unit="x", at_least=at_least, at_most=at_most, detail=detail)
+
+
+def interleaved(
+    ours: Callable[[int], float], theirs: Callable[[int], float], repeats: int
+) -> tuple[list[float], list[float]]:
+    """Seconds of both sides, A B B A ...; each is told which repeat it is."""
+    mine: list[float] = []
+    other: list[float] = []
+    for repeat in range(repeats):
+        pair = [(mine, ours), (other, theirs)]
+        for times, work in pair if repeat % 2 == 0 else reversed(pair):
+            times.append(work(repeat))
+        print(f"{repeat + 1}/{repeats}: {mine[-1]:.3g} s against {other[-1]:.3g} s", flush=True)
+    return mine, other
 
 
 def measured(

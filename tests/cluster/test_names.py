@@ -2,9 +2,11 @@
 
 import psutil
 import pytest
+from ray.train import ScalingConfig
+from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.worker_group import RayTrainWorker, WorkerGroup
 
-from cluster import naming, start
+from cluster import naming, start, train
 from cluster.pool import work_off
 
 
@@ -24,6 +26,17 @@ def test_a_slot_is_called_after_its_run(monkeypatch):
         naming.callbacks("slot 0 of fashion")[0].before_worker_group_start(None)
         assert WorkerGroup._worker_cls.__name__ == "RayTrainWorker(slot 0 of fashion)"
         assert WorkerGroup._worker_cls.__bases__ == (RayTrainWorker,)
+
+
+def test_a_slot_has_none_of_the_helpers_that_it_leaves_out():
+    """They are known by name: this release of Ray Train has them, and only they are missing."""
+    asked = {"train_loop_per_worker": print, "scaling_config": ScalingConfig(num_workers=1)}
+    whole, ours = (
+        {type(each).__name__ for each in trainer(**asked)._create_default_callbacks()}
+        for trainer in (TorchTrainer, train._Trainer)
+    )
+    assert whole - ours == {"DatasetsCallback", "PlacementGroupCleanerCallback"}
+    assert ours < whole
 
 
 @pytest.mark.parametrize("name", ["a/b", "explain run with (brackets)"])

@@ -343,6 +343,10 @@ def test_an_index_gives_back_what_was_entered_and_writes_only_what_changed(store
     again.enter(3, {})
     again.write()
     assert Index(store, "index.feather").of(3) == {}
+    nothing = Index(store, "nothing.feather")
+    nothing.enter(3, {})
+    nothing.write()
+    assert not store.exists("nothing.feather")
 
 
 @pytest.mark.parametrize(("mtime_ns", "stands"), [(7, True), (8, False), (0, False)])
@@ -353,9 +357,11 @@ def test_an_index_vouches_for_a_file_of_the_time_it_knows(store, mtime_ns, stand
     entry = shards.Entry(path=path, rows=1, bytes=5, sha256=f"{1:064x}", mtime_ns=known, fingerprint=f"{2:064x}")
     index.enter(3, {path: entry})
     files = {f"maps/{path}": FileInfo(size=5, mtime_ns=mtime_ns)}
-    assert index.stands(3, "maps", files, {path: entry.fingerprint}) is stands
-    assert not index.stands(4, "maps", files, {path: entry.fingerprint})
-    assert not index.stands(3, "maps", {}, {path: entry.fingerprint})
+    wanted = {path: entry.fingerprint, part_file(1): entry.fingerprint}
+    assert index.standing(3, "maps", files, wanted) == [path] * stands
+    assert index.standing(3, "maps", files, {path: f"{9:064x}"}) == []
+    assert index.standing(4, "maps", files, wanted) == []
+    assert index.standing(3, "maps", {}, wanted) == []
 
 
 def test_an_index_vouches_for_no_manifest_that_is_behind_it(finish, store):
