@@ -195,7 +195,7 @@ def _train_together(asked: Sequence[Asked]) -> None:
             train.Run(store=each.plan.store, data=sources[each.plan.data.digest], members=lacking[each.name])
             for each in wanted
         ]
-        room = start.room(spec.cluster, spec.training.threads, total, start.nodes(), grows=start.grows())
+        room = start.room(spec.cluster, spec.training.pinned, total, start.nodes(), grows=start.grows())
         progress.say(f"train    {total} members of {len(wanted)} ensembles in {room.slots} slots")
         statuses = train.train(
             runs,

@@ -18,6 +18,7 @@ from salcore.data.batches import Batch, Taught, inputs_of
 from salcore.draws import with_draws
 from salcore.errors import UserError
 from salcore.explain import stored
+from salcore.models.quick import quick
 from salcore.objectives import OBJECTIVES
 from salcore.padding import bound
 from salcore.parameter_space import ProfileStatistics
@@ -127,7 +128,7 @@ def estimate(plan: Plan) -> str:
     spec, count = plan.spec, len(plan.members)
     steps = training.steps_per_epoch(len(plan.data.train), spec.training.batch_size) * spec.training.epochs
     batches = -(-len(plan.data.evaluation) // spec.attribution.batch_size)
-    torch.set_num_threads(spec.training.threads)
+    torch.set_num_threads(spec.training.pinned)
     train = 0.0 if spec.ensemble.weights else _seconds_of_a_step(plan) * steps
     explain = sum(
         _seconds_of_a_pass(plan, method) * batches * _samples(method, plan.data) / len(plan.data.evaluation)
@@ -166,7 +167,7 @@ def _inputs(plan: Plan, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
 def _seconds_of_a_step(plan: Plan) -> float:
     spec = plan.spec.training
     inputs, valid = _inputs(plan, min(spec.batch_size, len(plan.data.train)))
-    model = _network(plan).train()
+    model = quick(_network(plan).train(), plan.spec.model)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
     taught = None if valid is None else Taught(valid.float(), valid)
     batch = Batch(inputs, torch.zeros(len(inputs), dtype=torch.int64), valid, taught)
@@ -184,10 +185,11 @@ def _seconds_of_a_step(plan: Plan) -> float:
 
 def _seconds_of_a_pass(plan: Plan, method: MethodSpec) -> float:
     inputs, valid = _inputs(plan, padded_size(plan.spec.attribution.batch_size))
-    model = bound(_network(plan), valid)
+    full = _settings(plan, method)
+    built = _network(plan)
+    model = bound(built if takes_statistics(method.name, full) else quick(built, plan.spec.model), valid)
     inputs = embedded(model, inputs)
     targets = torch.zeros(len(inputs), dtype=torch.int64)
-    full = _settings(plan, method)
     settings = _cheap(method.name, full)
     factor = _passes(method.name, full) / _passes(method.name, settings)
     return factor * _seconds(lambda: METHODS[method.name](model, inputs, targets, **settings))

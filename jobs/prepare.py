@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from cluster import threads
 from jobs.command import Command
 from salcore import borrowed, layout, members, models, training, until
 from salcore.attribution import check_settings, takes_statistics
@@ -99,13 +100,25 @@ def prepare(command: Command, data: Data | None = None) -> Plan:
     spec = spec.model_copy(update={"data": spec.data.model_copy(update={"eval_samples": len(data.evaluation)})})
     _check_weights(spec, data)
     _check_target(spec, data)
+    training.check(members.plan(spec, data.digest)[0], data)
+    spec = _with_threads(spec, data, command.store)
     planned = members.plan(spec, data.digest)
-    training.check(planned[0], data)
     fingerprint = members.recipe(spec, data.digest)
     _check_directory(command.store, spec, fingerprint)
     _check_members(command.store, planned)
     plan = Plan(spec=spec, store=command.store, data=data, members=planned, fingerprint=fingerprint)
     return plan.looked(_looks(plan, retry_failed=command.retry_failed)) if spec.ensemble.until else plan
+
+
+def _with_threads(spec: Spec, data: Data, store: Store) -> Spec:
+    """The spec with a number of threads: for `auto` that of its directory, where they were measured before."""
+    if spec.training.threads != "auto":
+        return spec
+    if store.exists(layout.SPEC):
+        count = parse(store.read(layout.SPEC)).training.pinned
+    else:
+        count = threads.best(spec, members.plan(spec, data.digest)[0], data)
+    return spec.model_copy(update={"training": spec.training.model_copy(update={"threads": count})})
 
 
 def _looks(plan: Plan, *, retry_failed: bool) -> Iterator[until.Round]:

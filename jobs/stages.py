@@ -52,7 +52,7 @@ class Session:
         self.connect()
         on_termination()
         return start.room(
-            self.plan.spec.cluster, self.plan.spec.training.threads, work, start.nodes(), grows=start.grows()
+            self.plan.spec.cluster, self.plan.spec.training.pinned, work, start.nodes(), grows=start.grows()
         )
 
     def data(self) -> train.Source:

@@ -24,6 +24,7 @@ from salcore.draws import seeded, with_draws
 from salcore.layout import Range, logits_folder, maps_folder, part_file
 from salcore.member_files import load_member
 from salcore.members import VARIES, Member, fingerprints
+from salcore.models.quick import as_built, quick
 from salcore.padding import bound
 from salcore.parameter_space import ProfileStatistics
 from salcore.sealed import read_sealed, sealed
@@ -155,7 +156,8 @@ class Explainer:
         network = self._network(member)
         embed = partial(embedded, network)
         settings = with_draws(self._spec, method, member, self._data, self._device, embed)
-        if takes_statistics(method.name, settings):
+        plain = takes_statistics(method.name, settings)
+        if plain:
             settings = with_statistics(method.name, settings, self._statistics(member))
         maps, residuals = [], []
         start = 0
@@ -163,7 +165,8 @@ class Explainer:
             inputs, rows, model = embed(batch.inputs), batch.rows, bound(network, batch.valid)
             known = torch.from_numpy(targets[start : start + rows].astype(np.int64))
             classes = padded(known, len(inputs)).to(inputs.device)
-            values = METHODS[method.name](model, inputs, classes, **settings)
+            with as_built(network) if plain else self._precision():
+                values = METHODS[method.name](model, inputs, classes, **settings)
             maps.append(stored(values, self._data.kind, batch.valid)[:rows].float().cpu().numpy())
             if method.name in COMPLETE:
                 rest = COMPLETE[method.name](model, inputs, classes, values, **settings)
@@ -186,6 +189,10 @@ class Explainer:
             metadata=self._metadata(member, method, part),
         )
 
+    def _precision(self) -> torch.autocast:
+        """That of the training, for the passes of a map. Logits and residuals are of float32: one looks at digits."""
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=in_bfloat16(self._spec))
+
     @torch.no_grad()
     def _logits(self, member: Member, batch: "Batch") -> np.ndarray:
         logits = bound(self._network(member), batch.valid)(batch.inputs)
@@ -193,7 +200,8 @@ class Explainer:
 
     def _network(self, member: Member) -> nn.Module:
         if self._loaded is None or self._loaded[0] != member.index:
-            self._loaded = member.index, load_member(self._store, member, self._data).to(self._device)
+            network = load_member(self._store, member, self._data).to(self._device)
+            self._loaded = member.index, quick(network, member.model)
         return self._loaded[1]
 
     def _statistics(self, member: Member) -> ProfileStatistics:
@@ -267,7 +275,13 @@ def maps_fingerprints(
         VARIES,
         [voter.fingerprint for voter in voters] if attribution.target == "ensemble" else None,
         *([marks.statistics(member.index)] if marks is not None and standardised else []),
+        *(["bfloat16"] if in_bfloat16(spec) else []),
     )
+
+
+def in_bfloat16(spec: Spec) -> bool:
+    """Whether members are trained, and their maps made, by bfloat16 passes."""
+    return spec.training.precision == "bfloat16"
 
 
 def stored(values: Tensor, kind: Kind, valid: Tensor | None = None) -> Tensor:

@@ -20,6 +20,7 @@ from salcore.data.batches import epoch_batches, inputs_of
 from salcore.errors import UserError
 from salcore.members import Member
 from salcore.models import build, load_weights
+from salcore.models.quick import quick
 from salcore.objectives import OBJECTIVES
 from salcore.objectives.attention import attention_rows
 from salcore.padding import bound
@@ -62,7 +63,7 @@ def fit(
     Raises Diverged for a loss that is not finite, UserError for weights that do not fit.
     """
     training, data = member.training, _taught(member, data)
-    model = _start(member, data).to(device)
+    model = quick(_start(member, data).to(device), member.model)
     if member.weights or not training.epochs:
         yield _record(
             member, 0, math.nan, model, data, device, 0.0, time.perf_counter(), state={"model": model.state_dict()}

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from salcore.spec.parts import Part, listed, told
 
@@ -90,11 +90,25 @@ class TrainingSpec(Part):
         default=None,
         ge=1,
     )
-    precision: Literal["float32", "bfloat16"] = told("of forward and backward passes (autocast)", default="float32")
-    threads: int = told("processor threads of one slot; part of what a member is", "threads", default=1, ge=1)
+    precision: Literal["float32", "bfloat16"] = told(
+        "of forward and backward passes (autocast), of training and of maps, but for DeepLIFT's", default="float32"
+    )
+    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = told(
+        "processor threads of one slot, part of what a member is; auto: those by which the ensemble is trained soonest, "
+        "measured for two seconds and then kept in spec.yaml",
+        "threads",
+        default=1,
+    )
     objective: Literal["standard", "guided", "attention"] = told(
         "cross-entropy, saliency guided training, or attention taught by explanations", default="standard"
     )
     guidance: GuidanceSpec = told("saliency guided training", default=GuidanceSpec())
     attention: AttentionSpec = told("attention taught by explanations (SalLM)", default=AttentionSpec())
     augment: AugmentSpec = told("augmentation", default=AugmentSpec())
+
+    @property
+    def pinned(self) -> int:
+        """Threads of one slot. Raises ValueError while they are still to be measured."""
+        if self.threads == "auto":
+            raise ValueError("`training.threads`: expected a number, which `jobs.prepare` puts in place of auto")
+        return self.threads

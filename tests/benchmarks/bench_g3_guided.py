@@ -43,6 +43,7 @@ from salcore.data.part import Kind
 from salcore.device import pin
 from salcore.members import Member
 from salcore.models import build
+from salcore.models.quick import quick
 from salcore.objectives import OBJECTIVES
 from salcore.objectives.guided import masked
 from salcore.padding import bound
@@ -75,10 +76,13 @@ class Case:
     data: Data
 
     @classmethod
-    def of(cls, name: str, kind: Kind, shape: tuple[int, ...], training: TrainingSpec) -> Case:
-        """A network in training mode; weights, inputs and labels of fixed seeds."""
+    def of(cls, name: str, kind: Kind, shape: tuple[int, ...], training: TrainingSpec, *, as_ours: bool) -> Case:
+        """A network in training mode, its convolutions ours or torch's; weights, inputs and labels of fixed seeds."""
+        spec = ModelSpec(name=name)
         with seeds.forked(0):
-            model = build(ModelSpec(name=name), input_shape=shape, classes=CLASSES).train()
+            model = build(spec, input_shape=shape, classes=CLASSES).train()
+        if as_ours:
+            quick(model, spec)
         optimizer = optimisation.optimizer(model.parameters(), training)
         return cls(model=model, optimizer=optimizer, training=training, data=_data(kind, shape, training.batch_size))
 
@@ -231,7 +235,7 @@ def rows(names: tuple[str, ...] = tuple(CASES)) -> Iterator[harness.Row]:
     """Every network, against its standard step, against both baselines, and what masking takes of it."""
     for name in names:
         network, kind, shape, how, goal = CASES[name]
-        case = Case.of(network, kind, shape, how)
+        case, plain = (Case.of(network, kind, shape, how, as_ours=as_ours) for as_ours in (True, False))
         compare = partial(harness.compare, check=partial(check, case))
         detail = f"{STEPS} steps of batch {how.batch_size}, one thread"
         yield compare(
@@ -247,7 +251,7 @@ def rows(names: tuple[str, ...] = tuple(CASES)) -> Iterator[harness.Row]:
             yield compare(
                 f"G3 guided step against the published procedure, {name}, {mine} against {theirs}",
                 case.ours("guided", mine),
-                case.published(theirs),
+                plain.published(theirs),
                 at_least=least,
                 detail=detail,
             )

@@ -72,7 +72,7 @@ def with_ray(spec: Spec, data: Data, members: Sequence[Member], folder: Path) ->
     began, store = time.time(), Store(str(folder / "run"))
     start.start()
     try:
-        room = start.room(spec.cluster, spec.training.threads, len(members), start.nodes())
+        room = start.room(spec.cluster, spec.training.pinned, len(members), start.nodes())
         assert room == start.Room(slots=SLOTS, cpus=1, gpus=0.0), f"this needs {SLOTS} cores and no GPU, got {room}"
         run = train.Run(store=store, data=train.Source.of(data, spec.data), members=members)
         for _ in train.train([run], room, name=folder.name, attempts=1, scratch=str(folder / "scratch")):

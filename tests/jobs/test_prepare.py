@@ -9,7 +9,7 @@ import yaml
 
 from jobs.command import read
 from jobs.outlook import _passes, describe, estimate, map_shapes
-from jobs.prepare import _check_kept, prepare, resolved
+from jobs.prepare import _check_kept, begin, prepare, resolved
 from salcore import layout
 from salcore.errors import UserError
 from salcore.member_files import fail, train_member
@@ -249,3 +249,34 @@ def test_maps_of_sequences_of_different_lengths_have_to_be_kept(planned):
     with pytest.raises(UserError, match=r"attribution\.keep_maps: expected true"):
         _check_kept(plan.spec, data)
     _check_kept(planned().spec, data)
+
+
+@pytest.fixture
+def measuring(monkeypatch):
+    """Stands for the planner; what it was asked, and the threads that it finds."""
+    asked = []
+
+    def best(spec, member, data):
+        asked.append((spec.ensemble.members, member.index, len(data.train)))
+        return 3
+
+    monkeypatch.setattr("jobs.prepare.threads.best", best)
+    return asked
+
+
+def test_threads_are_measured_once_and_written_down(planned, measuring):
+    plan = planned("training.threads=auto")
+    assert measuring == [(2, 0, 80)]
+    assert plan.spec.training.threads == 3
+    assert [member.training.threads for member in plan.members] == [3, 3]
+    assert plan.fingerprint == planned("training.threads=3").fingerprint != planned().fingerprint
+    begin(plan)
+    assert yaml.safe_load(plan.store.read(layout.SPEC))["training"]["threads"] == 3
+    assert planned("training.threads=auto", "ensemble.members=5").fingerprint == plan.fingerprint
+    assert len(measuring) == 1
+
+
+def test_what_cannot_be_prepared_is_refused_before_anything_is_measured(planned, measuring):
+    with pytest.raises(UserError):
+        planned("training.threads=auto", "attribution.target=10")
+    assert not measuring

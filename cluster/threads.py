@@ -1,0 +1,67 @@
+"""`training.threads: auto`: the planner of `salcore.planner`, where the slots will be."""
+
+import math
+
+import psutil
+import ray
+import torch
+
+from cluster import start
+from salcore.data import Data
+from salcore.errors import UserError
+from salcore.members import Member
+from salcore.planner import Way, measured
+from salcore.spec import Spec
+
+
+def best(spec: Spec, member: Member, data: Data) -> int:
+    """Threads of a slot for members like this one; says on a line how they were found. Raises UserError.
+
+    Measures on this machine, or on the node with the most cores of a cluster that was started elsewhere. A slot that
+    has a GPU gets one thread, and so does one that trains nothing.
+    """
+    if member.weights or not spec.training.epochs:
+        return 1
+    cores, gpus, nodes = _machines()
+    if gpus and spec.cluster.gpus_per_slot != 0:
+        return 1
+    members = math.ceil(spec.ensemble.members / nodes)
+    if isinstance(spec.cluster.slots, int):
+        members = min(members, math.ceil(spec.cluster.slots / nodes))
+    print(f"threads  measuring how to share {cores} cores, some 10 seconds", flush=True)
+    try:
+        found = _measured(member, data, cores, members)
+    except RuntimeError as error:
+        raise UserError("training.threads", f"a number, as measuring failed ({error})", "auto") from None
+    print(told(found, members), flush=True)
+    return found[0].threads
+
+
+def told(ways: list[Way], members: int) -> str:
+    """Which way was chosen, and how much longer the others would take.
+
+    >>> told([Way(threads=1, slots=2, pace=100.0), Way(threads=2, slots=1, pace=150.0)], 4)
+    'threads  2 slots of 1 (1 of 2: 1.33 x the time)'
+    """
+    best, *others = ways
+    slower = [f"{way.slots} of {way.threads}: {way.seconds(members) / best.seconds(members):.2f} x" for way in others]
+    return f"threads  {best.slots} slots of {best.threads}" + (f" ({', '.join(slower)} the time)" if others else "")
+
+
+def _machines() -> tuple[int, float, int]:
+    """Cores and GPUs of the largest node, and how many nodes there are."""
+    if not start.grows():
+        return psutil.cpu_count() or 1, float(torch.cuda.device_count()), 1
+    start.start()
+    nodes = start.nodes()
+    most = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
+    if most["CPU"] < 1:
+        raise UserError("training.threads", "a number, as no node has cores yet to measure on", "auto")
+    return int(most["CPU"]), most["GPU"], sum(node.get("CPU", 0.0) > 0 for node in nodes)
+
+
+def _measured(member: Member, data: Data, cores: int, members: int) -> list[Way]:
+    if not start.grows():
+        return measured(member, data, cores=cores, members=members)
+    task = ray.remote(num_cpus=cores, max_retries=0)(measured)
+    return ray.get(task.remote(member, data, cores=cores, members=members))

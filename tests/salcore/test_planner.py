@@ -1,0 +1,78 @@
+"""The planner: which ways there are to share the cores, which of them is chosen, and that it is measured."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from salcore import planner
+from salcore.members import plan
+from salcore.planner import Way, measured, ways
+from salcore.spec import ModelSpec
+
+
+@pytest.mark.parametrize("cores", [1, 2, 7, 12, 16])
+def test_every_way_uses_all_cores_unless_there_are_fewer_members(cores):
+    assert all(way.slots * way.threads == cores for way in ways(cores, members=cores))
+    assert [way.threads for way in ways(cores, 1)] == [count for count in range(1, cores + 1) if cores % count == 0]
+    assert {way.slots for way in ways(cores, 1)} == {1}
+
+
+@pytest.mark.parametrize(("members", "slots"), [(1, 1), (2, 2), (4, 4), (5, 1)])
+def test_the_best_way_is_that_of_the_fewest_rounds_at_its_pace(members, slots):
+    """Of 4, 2 or 1 slots: one member takes 1, 0.59 or 0.33 s, two 1, 0.59, 0.67, four 1, 1.18, 1.33, five 2, 1.76, 1.67."""
+    found = [Way(threads=4 // count, slots=count, pace=pace) for count, pace in ((4, 1.0), (2, 1.7), (1, 3.0))]
+    assert min(found, key=lambda way: way.seconds(members)).slots == slots
+
+
+def test_what_is_measured_is_a_training_with_the_threads_asked_for(small):
+    _, data, members = small()
+    found = measured(members[0], data, cores=2, members=2)
+    assert sorted((way.threads, way.slots) for way in found) == [(1, 2), (2, 1)]
+    assert all(way.pace > 0 for way in found)
+    assert found[0].seconds(2) <= found[1].seconds(2)
+
+
+def test_a_machine_of_many_cores_is_measured_on_some_and_its_slots_are_counted_on_all(small, monkeypatch):
+    monkeypatch.setattr(planner, "_paces", lambda member, data, trials: [1.0 for _ in trials])
+    _, data, members = small()
+    found = measured(members[0], data, cores=48, members=40)
+    assert [(way.threads, way.slots) for way in found][0] == (1, 40)
+    assert [(way.threads, way.slots) for way in found if way.threads == 16] == [(16, 3)]
+
+
+def test_little_data_travels_and_nothing_is_evaluated(small):
+    _, data, _ = small()
+    few = planner._few(data, 10)
+    assert len(few.train.values) == len(few.train) == 10
+    np.testing.assert_array_equal(few.train.values, data.train.values[data.train.index[:10]])
+    np.testing.assert_array_equal(few.train.labels, data.train.labels[data.train.index[:10]])
+    assert len(few.validation) == len(few.evaluation) == 0
+    assert few.shape == data.shape
+
+
+def test_a_turn_ends_soon_after_its_time():
+    class Slow:
+        def __next__(self):
+            torch.ones(1000).sum()
+
+    pace = planner._pace(Slow(), 10, threads=1, seconds=0.05)
+    assert pace > 10 / 0.06
+
+
+def broken(*, input_shape, classes):
+    """A network that cannot be trained."""
+
+    class Broken(nn.Linear):
+        def forward(self, inputs):
+            raise ZeroDivisionError
+
+    return Broken(1, classes)
+
+
+def test_a_training_that_fails_is_told(small, capfd):
+    spec, data, _ = small()
+    spec = spec.model_copy(update={"model": ModelSpec(name=f"python:{broken.__module__}:broken")})
+    with pytest.raises(RuntimeError, match=r"set training\.threads"):
+        measured(plan(spec, data.digest)[0], data, cores=2, members=2)
+    assert "ZeroDivisionError" in capfd.readouterr().err
