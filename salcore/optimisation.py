@@ -1,14 +1,16 @@
 """Optimizers and schedules by the names a spec uses. Every schedule advances once per step."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch.optim import SGD, Adadelta, Adam, AdamW, Optimizer, lr_scheduler
 
-from salcore.spec import TrainingSpec
+if TYPE_CHECKING:
+    from salcore.spec import TrainingSpec
 
 
-def optimizer(parameters: Iterable[torch.nn.Parameter], training: TrainingSpec) -> Optimizer:
+def optimizer(parameters: Iterable[torch.nn.Parameter], training: "TrainingSpec") -> Optimizer:
     """The optimizer that `training.optimizer` names, over the parameters that want a gradient."""
     wanted = [parameter for parameter in parameters if parameter.requires_grad]
     rate, decay = training.learning_rate, training.weight_decay
@@ -23,7 +25,7 @@ def optimizer(parameters: Iterable[torch.nn.Parameter], training: TrainingSpec) 
             return Adadelta(wanted, lr=rate, weight_decay=decay)
 
 
-def schedule(optimizer: Optimizer, training: TrainingSpec, steps_per_epoch: int) -> lr_scheduler.LRScheduler:
+def schedule(optimizer: Optimizer, training: "TrainingSpec", steps_per_epoch: int) -> lr_scheduler.LRScheduler:
     """The course of the learning rate over `training.epochs` epochs.
 
     `one_cycle` is Super-convergence (Smith & Topin, 2017) as torch has it; `step` multiplies the rate by

@@ -9,22 +9,25 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from salcore import explanations, optimisation, seeds
+from salcore import optimisation, seeds
 from salcore.data import Data, Part
 from salcore.data.batches import epoch_batches, inputs_of
 from salcore.errors import UserError
-from salcore.members import Member
 from salcore.models import build, load_weights
 from salcore.models.quick import quick
 from salcore.objectives import OBJECTIVES
 from salcore.objectives.attention import attention_rows
 from salcore.padding import bound
-from salcore.spec import AttentionSpec, ModelSpec
+from salcore.step import Step
+
+if TYPE_CHECKING:
+    from salcore.members import Member
+    from salcore.spec import AttentionSpec, ModelSpec
 
 
 class Diverged(ArithmeticError):
@@ -53,7 +56,7 @@ class Epoch:
 
 
 def fit(
-    member: Member, data: Data, *, device: str | torch.device = "cpu", state: dict[str, Any] | None = None
+    member: "Member", data: Data, *, device: str | torch.device = "cpu", state: dict[str, Any] | None = None
 ) -> Iterator[Epoch]:
     """Train `member` on `data` and yield a record after each epoch; one record of epoch 0 if there is nothing to train.
 
@@ -71,6 +74,7 @@ def fit(
         return
     optimizer = optimisation.optimizer(model.parameters(), training)
     schedule = optimisation.schedule(optimizer, training, steps_per_epoch(len(data.train), training.batch_size))
+    step = Step(member, model, OBJECTIVES[training.objective], data.kind, device)
     best: dict[str, Any] = {"loss": math.inf, "epoch": 0, "model": None}
     done = 0
     if state:
@@ -82,7 +86,7 @@ def fit(
         if _patience_over(training.patience, best, epoch - 1):
             return
         started, rate = time.perf_counter(), optimizer.param_groups[0]["lr"]
-        loss = _train_epoch(member, model, optimizer, schedule, data, epoch, device)
+        loss = _train_epoch(member, model, optimizer, schedule, data, epoch, device, step)
         state = {
             "epoch": epoch,
             "model": model.state_dict(),
@@ -98,7 +102,7 @@ def fit(
         yield record
 
 
-def _taught(member: Member, data: Data) -> Data:
+def _taught(member: "Member", data: Data) -> Data:
     """The data, without training samples whose class is not known where these teach nothing."""
     known = data.train.labels[data.train.index] >= 0
     if member.training.objective == "attention" or known.all():
@@ -141,7 +145,7 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
     return max(full + (rest > 1), 1)
 
 
-def _start(member: Member, data: Data) -> nn.Module:
+def _start(member: "Member", data: Data) -> nn.Module:
     with seeds.forked(member.seeds["init"]):
         model = build(member.model, input_shape=data.shape, classes=len(data.classes))
     if member.weights:
@@ -152,18 +156,17 @@ def _start(member: Member, data: Data) -> nn.Module:
 
 
 def _train_epoch(
-    member: Member,
+    member: "Member",
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     data: Data,
     epoch: int,
     device: str | torch.device,
+    step: Step,
 ) -> float:
     """One pass over the training part; the mean loss over samples. The device is synchronised once, at the end."""
-    training, processor = member.training, torch.device(device).type
-    objective = OBJECTIVES[training.objective]
-    masking = seeds.generator(member.seeds["masking"], epoch, device=device)
+    training = member.training
     batches = epoch_batches(
         data.train,
         data,
@@ -174,17 +177,14 @@ def _train_epoch(
         device=device,
     )
     total = torch.zeros((), dtype=torch.float64, device=device)
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
+    step.begin(epoch)
     with seeds.forked(member.seeds["model"], epoch):
         for batch in batches:
-            with torch.autocast(processor, torch.bfloat16, enabled=training.precision == "bfloat16"):
-                loss = objective(model, batch, training=training, generator=masking, kind=data.kind)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward(inputs=wanted)  # guided training's pixels have had their gradient
+            loss = step(batch)
             optimizer.step()
             schedule.step()
-            total += loss.detach() * len(batch.inputs)
+            total += loss * len(batch.inputs)
     mean = float(total) / len(data.train)
     if not math.isfinite(mean):
         raise Diverged(f"the training loss is {mean} in epoch {epoch}: try a smaller training.learning_rate")
@@ -192,7 +192,7 @@ def _train_epoch(
 
 
 def _record(
-    member: Member,
+    member: "Member",
     epoch: int,
     loss: float,
     model: nn.Module,
@@ -226,18 +226,20 @@ def _patience_over(patience: int | None, best: dict[str, Any], epoch: int) -> bo
     return patience is not None and epoch - best["epoch"] >= patience
 
 
-def check(member: Member, data: Data) -> None:
+def check(member: "Member", data: Data) -> None:
     """Refuse early what training could only find out late. Raises UserError."""
     if member.training.patience and not len(data.validation):
         raise UserError("training.patience", "a validation part to stop by: set data.validation_fraction above 0")
     if not len(data.train) and member.training.epochs and not member.weights:
         raise UserError("data.name", "training samples")
     if member.taught_by is not None:
+        from salcore import explanations  # here, as a training itself needs no spec
+
         check_attention(member.model, member.training.attention, data)
         explanations.check(member, data)
 
 
-def check_attention(model: ModelSpec, attention: AttentionSpec, data: Data) -> None:
+def check_attention(model: "ModelSpec", attention: "AttentionSpec", data: Data) -> None:
     """Refuse layers and heads that the network does not have, tried on two texts. Raises UserError."""
     if data.tokenizer is None:
         raise UserError("data.tokenizer", "a tokenizer, as attention is taught to language models alone", None)

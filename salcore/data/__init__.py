@@ -6,23 +6,10 @@
 ((1, 8, 8), 960, 240, 100)
 """
 
-from collections.abc import Callable
 from difflib import get_close_matches
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from salcore.data import (
-    digits,
-    eraser,
-    folder,
-    npz,
-    parquet,
-    pasted,
-    python_function,
-    sst,
-    synthetic,
-    torchvision_sets,
-    uea,
-)
 from salcore.data.assembly import assemble
 from salcore.data.part import Data, Part
 from salcore.data.source import Source
@@ -33,23 +20,27 @@ if TYPE_CHECKING:
 
 __all__ = ["SOURCES", "Data", "Part", "find", "load"]
 
-SOURCES: dict[str, Callable[["DataSpec", str], Source]] = {
-    "digits": digits.read,
-    "mnist": torchvision_sets.mnist,
-    "mnist_series": torchvision_sets.mnist_series,
-    "fashion_mnist": torchvision_sets.fashion_mnist,
-    "cifar10": torchvision_sets.cifar10,
-    "imagenette": torchvision_sets.imagenette,
-    "pasted": pasted.read,
-    "folder": folder.read,
-    "npz": npz.read,
-    "parquet": parquet.read,
-    "eraser": eraser.read,
-    "sst": sst.read,
-    "uea": uea.read,
-    "synthetic": synthetic.read,
-    "python": python_function.read,
+SOURCES = {
+    "digits": "digits.read",
+    "mnist": "torchvision_sets.mnist",
+    "mnist_series": "torchvision_sets.mnist_series",
+    "fashion_mnist": "torchvision_sets.fashion_mnist",
+    "cifar10": "torchvision_sets.cifar10",
+    "imagenette": "torchvision_sets.imagenette",
+    "pasted": "pasted.read",
+    "folder": "folder.read",
+    "npz": "npz.read",
+    "parquet": "parquet.read",
+    "eraser": "eraser.read",
+    "sst": "sst.read",
+    "uea": "uea.read",
+    "synthetic": "synthetic.read",
+    "python": "python_function.read",
 }
+"""Who reads a set, `(DataSpec, what stands after the colon) -> Source`: a module of this room and its function.
+
+It is imported when it is asked for: together they would take a second, and libraries that networks do without.
+"""
 
 ARGUMENTS = {
     **dict.fromkeys(("folder", "npz", "parquet", "eraser", "sst", "uea"), "PATH"),
@@ -74,7 +65,9 @@ def find(spec: "DataSpec") -> Source:
     kind, colon, argument = spec.name.partition(":")
     if kind not in SOURCES or bool(argument) != (kind in ARGUMENTS) or (colon and not argument):
         raise UserError("data.name", _known(kind), spec.name)
-    return SOURCES[kind](spec, argument)
+    module, _, function = SOURCES[kind].partition(".")
+    found: Source = getattr(import_module(f"{__name__}.{module}"), function)(spec, argument)
+    return found
 
 
 def _known(kind: str) -> str:

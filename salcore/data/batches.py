@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from salcore.data.part import Data, Part
+from salcore.data.resident import rows_of
 
 if TYPE_CHECKING:
     from salcore.spec import AugmentSpec
@@ -69,11 +70,9 @@ def inputs_of(
     `augmented` changes pixels before.
     """
     valid = valid_steps(part, rows, device)
-    # Indexing by an array makes the batch's one copy, which is writable even where the set is not.
-    chosen = np.asarray(part.values[rows])
     if data.vectors is not None:
-        return torch.from_numpy(data.vectors[chosen]).to(device), valid
-    values = torch.from_numpy(chosen).to(device)
+        return torch.from_numpy(data.vectors[np.asarray(part.values[rows])]).to(device), valid
+    values = rows_of(part.values, rows, device)
     if data.kind == "text":
         return values.to(torch.int64), valid
     inputs = normalise(values if augmented is None else augmented(values), data.mean, data.std)
@@ -114,7 +113,7 @@ def epoch_batches(
         if data.kind == "text" and part.lengths is not None:
             longest = int(part.lengths[chosen].max())
             inputs, valid = inputs[:, :longest], None if valid is None else valid[:, :longest]
-        labels = torch.from_numpy(part.labels[chosen]).to(device)
+        labels = rows_of(part.labels, chosen, device)
         taught = None if part.explanation is None else _taught(part, chosen, inputs.shape[1], device)
         yield Batch(inputs, labels, valid, taught)
 

@@ -3,8 +3,8 @@
 Of a convolution's taps only those count that meet the image. Where its output is one pixel, as in the last stage of a
 ResNet-18 at 32 pixels, all others meet the padding alone: what is left is a linear layer, with a ninth of the work of a
 3 x 3 convolution on a map of 1 x 1. All else runs channels-last (N, H, W, C in memory), whose convolutions, pooling and
-normalisation are vectorised over channels. Parameters stay as they are, so weights, checkpoints and optimizers do not
-know. A user's own network is left alone: it may view its activations in the order of torch's default.
+normalisation are vectorised over channels. Parameters keep their names and values, so weights, checkpoints and
+optimizers do not know. A user's own network is left alone: it may view its activations in the order of torch's default.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from salcore.models import custom
+from salcore.models import custom, language
 
 if TYPE_CHECKING:
     from salcore.spec import ModelSpec
@@ -36,7 +36,7 @@ class QuickConv2d(nn.Conv2d):
         return functional.linear(inputs.flatten(1), weight, self.bias)[:, :, None, None]
 
     def _taps_of_one_pixel(self, *size: int) -> tuple[slice, slice] | None:
-        """Rows and columns of the taps that meet an image (H, W), where the output is one pixel and there are others."""
+        """Rows and columns of the taps that meet an image (H, W), if the output is one pixel and others do not."""
         plain = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
         if not plain or isinstance(self.padding, str) or size == self.kernel_size:
             return None
@@ -60,11 +60,25 @@ def channels_last(images: Tensor) -> Tensor:
     return images.flatten(1).unflatten(1, (*images.shape[2:], 1)).permute(0, 3, 1, 2)
 
 
+def is_stock(name: str) -> bool:
+    """Whether a network is ours or torchvision's, and so known to hold to what is done to it here.
+
+    >>> is_stock("resnet18"), is_stock("python:package.module:function")
+    (True, False)
+    """
+    return not name.startswith((custom.PREFIX, language.PREFIX))
+
+
 def quick(network: nn.Module, spec: "ModelSpec") -> nn.Module:
-    """The network itself, its convolutions computed as this module says unless it is a user's own."""
-    if not spec.name.startswith(custom.PREFIX):
-        _swap(network, nn.Conv2d, QuickConv2d)
-    return network
+    """The network itself, its convolutions computed as this module says unless it is a user's own.
+
+    On a GPU its weights are laid out channels-last as well, as otherwise each pass would turn them.
+    """
+    if not is_stock(spec.name):
+        return network
+    _swap(network, nn.Conv2d, QuickConv2d)
+    on_gpu = any(parameter.is_cuda for parameter in network.parameters())
+    return network.to(memory_format=torch.channels_last) if on_gpu else network
 
 
 @contextmanager

@@ -94,8 +94,8 @@ class TrainingSpec(Part):
         "of forward and backward passes (autocast), of training and of maps, but for DeepLIFT's", default="float32"
     )
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = told(
-        "processor threads of one slot, part of what a member is; auto: those by which the ensemble is trained soonest, "
-        "measured for two seconds and then kept in spec.yaml",
+        "processor threads of one slot, part of what a member is; auto: those that train all members soonest, measured "
+        "for two seconds, then kept in spec.yaml",
         "threads",
         default=1,
     )

@@ -48,6 +48,7 @@ from salcore.objectives import OBJECTIVES
 from salcore.objectives.guided import masked
 from salcore.padding import bound
 from salcore.spec import GuidanceSpec, ModelSpec, TrainingSpec
+from salcore.step import Step
 from tests.benchmarks import harness
 
 STEPS, CLASSES, WORDS = 3, 10, 1000
@@ -96,8 +97,9 @@ class Case:
         purposes = {purpose: seeds.derive(0, 0, number) for number, purpose in enumerate(seeds.PURPOSES)}
         member = Member(index=0, seeds=purposes, model=ModelSpec(), training=how, weights=None, fingerprint="")
         schedule = optimisation.schedule(self.optimizer, how, STEPS)
+        step = Step(member, self.model, OBJECTIVES[objective], self.data.kind, "cpu")
         return lambda: training._train_epoch(
-            member, self.model, self.optimizer, schedule, self.data, epoch=1, device="cpu"
+            member, self.model, self.optimizer, schedule, self.data, epoch=1, device="cpu", step=step
         )
 
     def masking(self) -> Callable[[], None]:

@@ -20,7 +20,7 @@ def test_every_way_uses_all_cores_unless_there_are_fewer_members(cores):
 
 @pytest.mark.parametrize(("members", "slots"), [(1, 1), (2, 2), (4, 4), (5, 1)])
 def test_the_best_way_is_that_of_the_fewest_rounds_at_its_pace(members, slots):
-    """Of 4, 2 or 1 slots: one member takes 1, 0.59 or 0.33 s, two 1, 0.59, 0.67, four 1, 1.18, 1.33, five 2, 1.76, 1.67."""
+    """By 4, 2 or 1 slots: one member takes 1, 0.59 or 0.33 s; two 1, 0.59, 0.67; five 2, 1.76, 1.67."""
     found = [Way(threads=4 // count, slots=count, pace=pace) for count, pace in ((4, 1.0), (2, 1.7), (1, 3.0))]
     assert min(found, key=lambda way: way.seconds(members)).slots == slots
 
@@ -37,7 +37,7 @@ def test_a_machine_of_many_cores_is_measured_on_some_and_its_slots_are_counted_o
     monkeypatch.setattr(planner, "_paces", lambda member, data, trials: [1.0 for _ in trials])
     _, data, members = small()
     found = measured(members[0], data, cores=48, members=40)
-    assert [(way.threads, way.slots) for way in found][0] == (1, 40)
+    assert (found[0].threads, found[0].slots) == (1, 40)
     assert [(way.threads, way.slots) for way in found if way.threads == 16] == [(16, 3)]
 
 

@@ -137,9 +137,11 @@ def test_weights_stay_as_they_were_laid_out(resnet):
 def test_as_built_it_is_torchs_own_inside_the_block_alone(resnet):
     spec, network = resnet
     quick(network, spec)
-    with pytest.raises(ZeroDivisionError), as_built(network):
+    with as_built(network):
         assert type(network.conv1) is nn.Conv2d
-        raise ZeroDivisionError
+    assert type(network.conv1) is QuickConv2d
+    with pytest.raises(RuntimeError, match="expected input"), as_built(network):
+        network(torch.zeros(1, 7, 32, 32, dtype=torch.float64))
     assert type(network.conv1) is QuickConv2d
 
 

@@ -1,0 +1,145 @@
+"""The loss of one batch and its gradients: what a training step consists of, but for the optimizer.
+
+A small network's step is hundreds of kernels of a few microseconds, and a GPU waits for each to be launched. So there
+the step is captured once in a CUDA graph, which replays it with one launch. The kernels are the same, and so are the
+bits; batches of another shape, such as the last one of an epoch, run as they always do. So do users' networks, whose
+Python a graph would freeze. The optimizer stays outside: its momentum may change from step to step, and its fused
+kernels are few.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from salcore import seeds
+from salcore.data.batches import Batch
+from salcore.data.part import Kind
+from salcore.models.quick import is_stock
+
+if TYPE_CHECKING:
+    from salcore.members import Member
+
+WARM_UP = 3
+"""Runs before a capture, in which libraries choose kernels and take their workspaces."""
+
+Capture = Callable[[Callable[[], Tensor], torch.Generator], tuple[Callable[[], Any], Tensor]]
+"""(work, generator it draws from) -> what runs it again in the same memory, and where it leaves its result."""
+
+
+class Step:
+    """`step(batch)` leaves gradients in the parameters and returns the loss, a scalar in nats.
+
+    `begin(epoch)` comes before the batches of an epoch: masking draws by it. The loss is valid until the next call.
+    """
+
+    def __init__(
+        self,
+        member: "Member",
+        model: nn.Module,
+        objective: Callable[..., Tensor],
+        kind: Kind,
+        device: str | torch.device,
+        capture: Capture | None = None,
+    ) -> None:
+        self._member, self._model, self._objective, self._kind = member, model, objective, kind
+        self._device = torch.device(device)
+        self._wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._masking = torch.Generator(device)
+        graphs = self._device.type == "cuda" and is_stock(member.model.name)
+        self._capture = cuda_graph if capture is None and graphs else capture
+        self._replayed: _Replayed | None = None
+
+    def begin(self, epoch: int) -> None:
+        """Seed what the epoch draws for masking."""
+        self._masking.manual_seed(seeds.derive(self._member.seeds["masking"], epoch))
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Loss and gradients of a batch."""
+        if self._capture is not None and self._replayed is None and batch.valid is None and batch.taught is None:
+            try:
+                self._replayed = _Replayed(self._run, batch, self._model, self._masking, self._capture)
+            except RuntimeError as error:
+                warnings.warn(f"training runs without a CUDA graph, more slowly: {error}", stacklevel=2)
+                self._capture = None
+        if self._replayed is not None and self._replayed.takes(batch):
+            return self._replayed(batch)
+        return self._run(batch)
+
+    def _run(self, batch: Batch) -> Tensor:
+        training = self._member.training
+        half = torch.autocast(
+            self._device.type,
+            torch.bfloat16,
+            enabled=training.precision == "bfloat16",
+            cache_enabled=self._capture is None,  # a graph may not hold on to what is cached outside
+        )
+        for parameter in self._wanted:
+            parameter.grad = None
+        with half:
+            loss = self._objective(self._model, batch, training=training, generator=self._masking, kind=self._kind)
+        loss.backward(inputs=self._wanted)  # guided training's pixels have had their gradient
+        return loss.detach()
+
+
+class _Replayed:
+    """A step in fixed memory: the batch is copied in, the work runs again, gradients and loss lie where they lay."""
+
+    def __init__(
+        self,
+        run: Callable[[Batch], Tensor],
+        batch: Batch,
+        model: nn.Module,
+        masking: torch.Generator,
+        capture: Capture,
+    ) -> None:
+        self._batch = Batch(batch.inputs.clone(), batch.labels.clone())
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        with _undone(model, masking, batch.inputs.device):
+            self._replay, self._loss = capture(lambda: run(self._batch), masking)
+        self._gradients = [parameter.grad for parameter in self._parameters]
+
+    def takes(self, batch: Batch) -> bool:
+        """Whether a batch has the shapes that were captured."""
+        return batch.valid is None and batch.inputs.shape == self._batch.inputs.shape
+
+    def __call__(self, batch: Batch) -> Tensor:
+        self._batch.inputs.copy_(batch.inputs)
+        self._batch.labels.copy_(batch.labels)
+        self._replay()
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+            parameter.grad = gradient  # a batch of another shape may have put its own there
+        return self._loss
+
+
+@contextmanager
+def _undone(model: nn.Module, masking: torch.Generator, device: torch.device) -> Iterator[None]:
+    """Put buffers (such as running means) and random states back to what they were before the block."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    state = masking.get_state()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        masking.set_state(state)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+
+def cuda_graph(work: Callable[[], Tensor], generator: torch.Generator) -> tuple[Callable[[], Any], Tensor]:
+    """The work as a CUDA graph, captured on a stream of its own after a few runs of it."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(generator)
+    with torch.cuda.graph(graph):
+        result = work()
+    return graph.replay, result
