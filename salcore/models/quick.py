@@ -2,12 +2,13 @@
 
 Of a convolution's taps only those count that meet the image. Where its output is one pixel, as in the last stage of a
 ResNet-18 at 32 pixels, all others meet the padding alone: what is left is a linear layer, with a ninth of the work of a
-3 x 3 convolution on a map of 1 x 1. All else runs channels-last (N, H, W, C in memory), whose convolutions, pooling and
-normalisation are vectorised over channels. Parameters keep their names and values, so weights, checkpoints and
-optimizers do not know. A user's own network is left alone: it may view its activations in the order of torch's default.
+3 x 3 convolution on a map of 1 x 1. All else runs channels-last (N, H, W, C in memory), where convolutions, pooling and
+normalisation are vectorised over channels, and so do the gradients. Parameters keep their names and values, so weights,
+checkpoints and optimizers do not know. A user's own network is left alone: it may view its activations in the order of
+torch's default.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,23 @@ class QuickConv2d(nn.Conv2d):
         return slice(top, top + rows), slice(left, left + columns)
 
 
+class QuickFlatten(nn.Flatten):
+    """Flattening, after which the gradient goes back to images channels-last.
+
+    It comes from a linear layer in torch's default order, and pooling and ReLU are three to six times as slow where
+    their gradient lies in another order than their input.
+    """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """What `nn.Flatten` gives."""
+        if inputs.ndim == 4 and inputs.requires_grad:
+            inputs.register_hook(channels_last)
+        return super().forward(inputs)
+
+
+QUICK: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: QuickConv2d, nn.Flatten: QuickFlatten}
+
+
 def channels_last(images: Tensor) -> Tensor:
     """The images (N, C, H, W) with their channels innermost in memory.
 
@@ -70,31 +88,31 @@ def is_stock(name: str) -> bool:
 
 
 def quick(network: nn.Module, spec: "ModelSpec") -> nn.Module:
-    """The network itself, its convolutions computed as this module says unless it is a user's own.
+    """The network itself, its layers computed as this module says unless it is a user's own.
 
     On a GPU its weights are laid out channels-last as well, as otherwise each pass would turn them.
     """
     if not is_stock(spec.name):
         return network
-    _swap(network, nn.Conv2d, QuickConv2d)
+    _swap(network, QUICK)
     on_gpu = any(parameter.is_cuda for parameter in network.parameters())
     return network.to(memory_format=torch.channels_last) if on_gpu else network
 
 
 @contextmanager
 def as_built(network: nn.Module) -> Iterator[nn.Module]:
-    """The network with its convolutions as torch has them, for what follows their weights through a pass."""
-    changed = _swap(network, QuickConv2d, nn.Conv2d)
+    """The network with its layers as torch has them, for what follows their weights through a pass."""
+    changed = _swap(network, {quick: plain for plain, quick in QUICK.items()})
     try:
         yield network
     finally:
-        for module in changed:
-            module.__class__ = QuickConv2d
+        if changed:
+            _swap(network, QUICK)
 
 
-def _swap(network: nn.Module, kind: type[nn.Module], other: type[nn.Module]) -> list[nn.Module]:
-    """Modules of exactly one class, which now are of another with the same state."""
-    found = [module for module in network.modules() if type(module) is kind]
+def _swap(network: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]]) -> int:
+    """Make modules of exactly these classes others with the same state, and count them."""
+    found = [module for module in network.modules() if type(module) in classes]
     for module in found:
-        module.__class__ = other
-    return found
+        module.__class__ = classes[type(module)]
+    return len(found)

@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its pool: o
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from unittest import mock
 
 import numpy as np
 import torch
@@ -131,15 +132,25 @@ def loop(case: Case, batches: Iterable, *, fused: bool) -> nn.Module:
 
 
 def same(case: Case, data: Data) -> None:
-    """Raise unless two steps end with the same weights, the loop given our order, nothing augmented."""
+    """Raise unless two steps move the weights alike, to 2 % of the way: in our order, without augmentation and dropout.
+
+    Rounding differs, and optimizers that divide by a gradient's size make much of it where there is next to none.
+    Dropout draws alike, but in the order of memory, which is another one channels-last.
+    """
     data = replace(data, train=replace(data.train, index=data.train.index[: 2 * BATCH]))
     member = case.member(augment=AugmentSpec())
     order = seeds.generator(member.seeds["order"], 1)
     batches = ((batch.inputs, batch.labels) for batch in epoch_batches(data.train, data, batch_size=BATCH, order=order))
-    with seeds.forked(member.seeds["model"], 1):  # dropout draws alike
-        expected = loop(case, batches, fused=False).state_dict()
-    for name, found in ours(case, data, augment=AugmentSpec()).items():
-        torch.testing.assert_close(found, expected[name], rtol=1e-3, atol=1e-4)
+    with mock.patch("torch.nn.functional.dropout", lambda inputs, *_: inputs):
+        theirs = flat(loop(case, batches, fused=False).state_dict())
+        mine, start = flat(ours(case, data, augment=AugmentSpec())), flat(loop(case, (), fused=False).state_dict())
+    apart = float((mine - theirs).norm() / (theirs - start).norm())
+    assert apart < 0.02, f"the weights are {apart:.3f} of their way apart"
+
+
+def flat(state: dict[str, Tensor]) -> Tensor:
+    """All weights in a row."""
+    return torch.cat([value.double().flatten() for value in state.values()])
 
 
 def rows() -> Iterator[harness.Row]:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,10 @@ def measured(
     detail: str,
     at_least: float | None = None,
     at_most: float | None = None,
+    within: tuple[float, float] | None = None,
 ) -> Row:
-    """A row from repeated figures: median and interval; a goal is a bound below or above."""
-    low, high = interval(np.asarray(values))
+    """A row from repeated figures: their median, and its interval unless one is given; goals are bounds of that."""
+    low, high = interval(np.asarray(values)) if within is None else within
     met = (at_least is None or low >= at_least) and (at_most is None or high <= at_most)
     goal = (
         f">= {at_least:g} {unit}" if at_least is not None else f"<= {at_most:g} {unit}" if at_most is not None else ""
@@ -108,11 +110,17 @@ def measured(
         gemm_gflops=gemm_gflops(),
         read_gbs=read_gbs(),
         machine=machine(),
-        versions=", ".join(f"{package} {version(package)}" for package in ("torch", "numpy", "pyarrow", "ray")),
+        versions=versions(),
         date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     )
     print(f"{row.name}: {_figure(row)} (goal {goal or 'none'}: {'met' if met else 'NOT met'}); {detail}", flush=True)
     return row
+
+
+def versions() -> str:
+    """Of what is measured with; a machine may have no Ray."""
+    known = [name for name in ("torch", "numpy", "pyarrow", "ray") if find_spec(name)]
+    return ", ".join(f"{name} {version(name)}" for name in known)
 
 
 def seconds(work: Callable[[], Any]) -> float:

@@ -8,7 +8,7 @@ from torch import nn
 
 from salcore.calls import Calls
 from salcore.models import build
-from salcore.models.quick import QuickConv2d, as_built, channels_last, quick
+from salcore.models.quick import QuickConv2d, QuickFlatten, as_built, channels_last, quick
 from salcore.seeds import forked
 from salcore.spec import ModelSpec
 
@@ -127,6 +127,25 @@ def test_activations_have_their_channels_innermost(resnet):
     network(torch.randn(2, 3, 32, 32, dtype=torch.float64))
     quick(network, spec)(torch.randn(2, 3, 32, 32, dtype=torch.float64))
     assert [found[1] for found in strides] == [64, 1]
+
+
+def test_gradients_come_back_from_a_linear_layer_channels_last():
+    """To the pooling and ReLU before it, whose own order they would else not have."""
+    spec = ModelSpec(name="mnist_cnn")
+    with forked(2):
+        network = build(spec, input_shape=(1, 8, 8), classes=3).eval()
+    inputs, strides = torch.randn(2, 1, 8, 8), []
+    network.relu2.register_full_backward_hook(lambda module, before, after: strides.append(after[0].stride()))
+    expected = gradients(network, inputs)
+    for found, known in zip(gradients(quick(network, spec), inputs), expected, strict=True):
+        torch.testing.assert_close(found, known, rtol=1e-4, atol=1e-5)
+    assert [found[1] for found in strides] == [16, 1]
+
+
+def test_flattening_takes_what_is_no_image_or_wants_no_gradient():
+    for shape in ((2, 3), (2, 3, 4), (2, 3, 4, 5)):
+        inputs = torch.randn(*shape, requires_grad=len(shape) < 4)
+        assert torch.equal(QuickFlatten()(inputs), inputs.flatten(1))
 
 
 def test_weights_stay_as_they_were_laid_out(resnet):
