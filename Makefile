@@ -1,11 +1,13 @@
 # Set-up from nothing takes Python 3.11 and make. `make demo` first.
 PYTHON ?= python3.11
+GPU_PYTHON ?= python3
+GPU_TESTS = $(shell find tests/salcore -name '*_gpu.py')
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 TESTED := $(VENV)/.tested
 
-.PHONY: demo test check unit claims bench soak ui clean
+.PHONY: demo test check unit claims bench gpu soak ui clean
 
 demo: $(INSTALLED)  ## a digits ensemble of 8 members and 4 methods, with its report
 	$(RUN) -m jobs.ensemble digits
@@ -28,6 +30,10 @@ claims: $(TESTED)  ## what the papers found, on small real runs; writes tests/cl
 
 bench: $(TESTED)  ## speed, side by side with what one would otherwise run; writes tests/benchmarks/RESULTS.md
 	$(RUN) -m tests.benchmarks
+
+gpu:  ## on a machine with a GPU: its tests and benchmarks, by GPU_PYTHON, which needs torch, torchvision, pyarrow, pytest
+	PYTHONPATH=. $(GPU_PYTHON) -m pytest -c /dev/null --rootdir . --import-mode importlib --noconftest $(GPU_TESTS)
+	PYTHONPATH=. $(GPU_PYTHON) -m tests.benchmarks gpu
 
 soak: $(TESTED)  ## fifty kills of everything a run consists of; must leave the bytes of an undisturbed run
 	$(RUN) -m tests.cluster.storm --kills 50 --members 12

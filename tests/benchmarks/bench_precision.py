@@ -47,7 +47,7 @@ def rows() -> Iterator[harness.Row]:
     for spec in ["digits"] + ["fashion_small_cnn"] * ("SALCORE_TEST_DATA" in os.environ):
         with tempfile.TemporaryDirectory(prefix="precision-") as folder:
             runs = [finished(spec, precision, folder) for precision in ("float32", "bfloat16")]
-            right = [(run.logits[0].argmax(-1) == run.logits[1]).mean(1) for run in runs]
+            right = [(logits.argmax(-1) == labels).mean(1) for labels, logits in (run.logits() for run in runs)]
             error = float(np.std(right[1] - right[0], ddof=1)) / MEMBERS**0.5  # members have their seeds in common
             yield row(f"precision, {spec}: accuracy", *(100 * each.mean() for each in right), 100 * error, "points")
             tables = [{line["method"]: line for line in run.summary.to_pylist()} for run in runs]

@@ -1,6 +1,7 @@
 """Parameter-space saliency on a GPU: the numbers of the CPU, wherever the caller's tensors are."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ import torch
 from salcore.models import build
 from salcore.parameter_space import filter_profiles, filter_table, fine_tune, order, prune
 from salcore.seeds import forked, generator
-from salcore.spec import ModelSpec
 
 pytestmark = [
     pytest.mark.gpu,
@@ -20,7 +20,8 @@ pytestmark = [
 def pair(name="small_cnn", **settings):
     """The same network on both devices, in float64."""
     with forked(0):
-        network = build(ModelSpec(name=name, **settings), input_shape=(3, 32, 32), classes=5).double().eval()
+        spec = SimpleNamespace(name=name, settings=settings, weights=None)
+        network = build(spec, input_shape=(3, 32, 32), classes=5).double().eval()
     return network, copy.deepcopy(network).cuda()
 
 

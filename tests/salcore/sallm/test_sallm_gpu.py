@@ -7,9 +7,11 @@ import torch
 
 from salcore.models import build
 from salcore.objectives.attention import taught
-from salcore.sallm.agreement import attention_of
 from salcore.seeds import forked
-from salcore.spec import AttentionSpec, ModelSpec
+
+pytest.importorskip("transformers", reason="language models are those of transformers")
+spec_of = pytest.importorskip("salcore.spec")
+agreement = pytest.importorskip("salcore.sallm.agreement")
 
 pytestmark = [
     pytest.mark.gpu,
@@ -21,7 +23,7 @@ LENGTHS = torch.tensor([9, 4, 7, 9])
 
 def network():
     with forked(0):
-        spec = ModelSpec(name="transformers:bert", layers=2, width=16, heads=2, dropout=0.0)
+        spec = spec_of.ModelSpec(name="transformers:bert", layers=2, width=16, heads=2, dropout=0.0)
         return build(spec, input_shape=(9, 50), classes=3)
 
 
@@ -36,7 +38,7 @@ def batch():
 
 @pytest.mark.parametrize("divergence", ["kl", "mse", "cosine"])
 def test_loss_and_gradients_are_those_of_the_cpu_and_nothing_waits(divergence):
-    attention = AttentionSpec(divergence=divergence, layers="all", heads="each", query="mean")
+    attention = spec_of.AttentionSpec(divergence=divergence, layers="all", heads="each", query="mean")
     *given, valid = batch()
     on_cpu = network().train()
     on_gpu = copy.deepcopy(on_cpu).cuda()
@@ -58,6 +60,6 @@ def test_loss_and_gradients_are_those_of_the_cpu_and_nothing_waits(divergence):
 def test_attention_is_read_on_the_models_device():
     inputs, _, _, counted, valid = batch()
     words = torch.where(counted, 0, -1)
-    expected = attention_of(network(), inputs, valid, words, AttentionSpec())
-    found = attention_of(network().cuda(), inputs, valid, words, AttentionSpec())
+    expected = agreement.attention_of(network(), inputs, valid, words, spec_of.AttentionSpec())
+    found = agreement.attention_of(network().cuda(), inputs, valid, words, spec_of.AttentionSpec())
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

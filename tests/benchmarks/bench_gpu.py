@@ -1,0 +1,183 @@
+"""What one GPU does, in seconds: the goals that are absolute, on synthetic data.
+
+`python -m tests.benchmarks gpu`, some 5 minutes; with the tests, `make gpu`. Needs a CUDA device, and of libraries
+torch, torchvision, numpy and pyarrow alone; without a device it says so and measures nothing. Images are random, and
+lie on the GPU.
+
+- G1: an epoch of torchvision's ResNet-18 at 32 pixels on 50,000 images, bfloat16, batch 512: at most 0.30 s;
+- G1: what the CUDA graph brings, the same epoch step by step against by replay, and of the small CNN;
+- G3: a guided step against a standard step of ResNet-18: at most 2.45;
+- G4: seven methods of 30 ResNet-18 on 10,000 images: at most 300 s, from 2,048 images of one member;
+- G5: filter profiles of ResNet-50 for 50,000 images of 224 pixels: at most 120 s, from 512 images.
+
+Before the clock an epoch by replay and one step by step end with the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+
+from salcore import seeds, training
+from salcore.attribution import METHODS
+from salcore.data import Data, Part
+from salcore.device import pin
+from salcore.models import build
+from salcore.models.quick import quick
+from salcore.parameter_space import filter_profiles
+from salcore.step import Step
+from salcore.training import fit
+from tests.benchmarks import harness
+
+IMAGES, BATCH, CLASSES = 50_000, 512, 10
+GUIDANCE = SimpleNamespace(
+    mask_fraction=0.5, weight=1.0, ranking="signed", of="logit", mode="train", fill=None, detach_target=False
+)
+METHODS_TIMED: dict[str, dict[str, Any]] = {
+    "gradient": {},
+    "input_x_gradient": {},
+    "gradcam": {"layer": "layer3"},
+    "deeplift": {},
+    "integrated_gradients": {"num_steps": 32},
+    "smoothgrad": {"num_samples": 32},
+    "gradient_shap": {"num_samples": 32},
+}
+EXPLAINED, PROFILED = 2048, 512
+
+
+def data(images: int = IMAGES, side: int = 32) -> Data:
+    """Random images, of fixed seed."""
+    draws = np.random.default_rng(0)
+    values = draws.integers(0, 256, (images, 3, side, side), np.uint8)
+    train = Part(values=values, labels=draws.integers(0, CLASSES, images), index=np.arange(images))
+    none = replace(train, index=np.arange(0))
+    half, classes = np.full(3, 0.5, np.float32), tuple(map(str, range(CLASSES)))
+    return Data(train=train, validation=none, evaluation=none, classes=classes, mean=half, std=half, digest="")
+
+
+def member(name: str, **changes: Any) -> Any:
+    """A member of many epochs."""
+    how = {
+        **{"epochs": 1000, "batch_size": BATCH, "optimizer": "sgd", "schedule": "constant", "learning_rate": 0.01},
+        **{"weight_decay": 0.0, "momentum": 0.9, "patience": None, "precision": "bfloat16", "objective": "standard"},
+        **{"augment": SimpleNamespace(crop=4, flip=True), "guidance": GUIDANCE},
+    }
+    purposes = {purpose: seeds.derive(0, 0, number) for number, purpose in enumerate(seeds.PURPOSES)}
+    model = SimpleNamespace(name=name, settings={}, weights=None)
+    return SimpleNamespace(
+        seeds=purposes, model=model, training=SimpleNamespace(**how | changes), weights=None, start=None
+    )
+
+
+class Epochs:
+    """A training that goes on an epoch at each call, ended when it returns."""
+
+    def __init__(self, one: Any, images: Data, *, replayed: bool = True) -> None:
+        with mock.patch.object(training, "Step", Step if replayed else _step_by_step):
+            self._records = fit(one, images, device="cuda")
+            self()
+
+    def __call__(self) -> dict[str, torch.Tensor]:
+        record = next(self._records)
+        torch.cuda.synchronize()
+        return record.state["model"]
+
+
+def _step_by_step(*arguments: Any) -> Step:
+    step = Step(*arguments)
+    step._capture = None
+    return step
+
+
+def same(name: str, images: Data) -> None:
+    """Raise unless a training by replay and one step by step have the same bits after two epochs."""
+    few = replace(images, train=replace(images.train, index=np.arange(2 * BATCH + 100)))
+    mine, theirs = (Epochs(member(name), few, replayed=replayed)() for replayed in (True, False))
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine), "the weights differ"
+
+
+def seconds(work: Callable[[], Any]) -> list[float]:
+    """Each repeat's time, to its end on the device; the first call warms up."""
+    work()
+
+    def ended() -> None:
+        work()
+        torch.cuda.synchronize()
+
+    return [harness.seconds(ended) for _ in range(harness.REPEATS)]
+
+
+def rows() -> Iterator[harness.Row]:
+    """Every goal of a GPU."""
+    images = data()
+    detail = f"{IMAGES} images (3, 32, 32), batch {BATCH}, bfloat16"
+    epoch = seconds(Epochs(member("resnet18"), images))
+    yield harness.measured("G1 an epoch, ResNet-18", epoch, unit="s", at_most=0.30, detail=detail)
+    for name in ("resnet18", "small_cnn"):
+        yield harness.compare(
+            f"G1 an epoch by a CUDA graph against step by step, {name}",
+            Epochs(member(name), images),
+            Epochs(member(name), images, replayed=False),
+            check=lambda name=name: same(name, images),
+            detail=detail,
+        )
+    guided = seconds(Epochs(member("resnet18", objective="guided"), images))
+    yield harness.measured(
+        "G3 guided step / standard step, ResNet-18", np.divide(guided, epoch), unit="x", at_most=2.45, detail=detail
+    )
+    yield explaining()
+    yield profiles()
+
+
+def network(name: str, side: int) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+    """An untrained network, and a batch."""
+    with seeds.forked(0):
+        spec = SimpleNamespace(name=name, settings={}, weights=None)
+        model = build(spec, input_shape=(3, side, side), classes=CLASSES).eval().cuda()
+    count = EXPLAINED if side == 32 else PROFILED
+    inputs = torch.randn(count, 3, side, side, generator=seeds.generator(1))
+    return model, inputs.cuda(), (torch.arange(count) % CLASSES).cuda()
+
+
+def explaining() -> harness.Row:
+    """Seven methods of one member on some images, as long as 30 members and 10,000 images would take."""
+    model, inputs, targets = network("resnet18", 32)
+    quick(model, SimpleNamespace(name="resnet18"))
+    baselines = {"gradient_shap": {"baselines": inputs[:64]}}
+
+    def work() -> None:
+        with torch.autocast("cuda", torch.bfloat16):
+            for name, settings in METHODS_TIMED.items():
+                for block, known in zip(inputs.split(BATCH), targets.split(BATCH), strict=True):
+                    METHODS[name](model, block, known, **settings, **baselines.get(name, {}))
+
+    times = [30 * 10_000 / EXPLAINED * took for took in seconds(work)]
+    detail = f"from {EXPLAINED} images of one member, batch {BATCH}, bfloat16 but for DeepLIFT"
+    return harness.measured("G4 7 methods x 30 x 10,000 images", times, unit="s", at_most=300, detail=detail)
+
+
+def profiles() -> harness.Row:
+    """Filter profiles of ResNet-50."""
+    model, inputs, labels = network("resnet50", 224)
+
+    def work() -> None:
+        for block, known in zip(inputs.split(64), labels.split(64), strict=True):
+            filter_profiles(model, block, known)
+
+    times = [50_000 / PROFILED * took for took in seconds(work)]
+    detail = f"from {PROFILED} images, batch 64, float32"
+    return harness.measured("G5 profiles of ResNet-50, 50,000 images", times, unit="s", at_most=120, detail=detail)
+
+
+if __name__ == "__main__":
+    if not torch.cuda.is_available():
+        print("no GPU here: nothing is measured")
+    else:
+        pin(torch.get_num_threads())
+        harness.record(list(rows()))
