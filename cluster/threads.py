@@ -1,6 +1,9 @@
 """`training.threads: auto`: the planner of `salcore.planner`, where the slots will be."""
 
 import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import ray
@@ -15,7 +18,7 @@ from salcore.spec import Spec
 
 
 def best(spec: Spec, member: Member, data: Data) -> int:
-    """Threads of a slot for members like this one; says on a line how they were found. Raises UserError.
+    """Threads of a slot for members like this one; says how they are found, once for the same ones. Raises UserError.
 
     Measures on this machine, or on the node with the most cores of a cluster that was started elsewhere. A slot that
     has a GPU gets one thread, and so does one that trains nothing.
@@ -28,13 +31,22 @@ def best(spec: Spec, member: Member, data: Data) -> int:
     members = math.ceil(spec.ensemble.members / nodes)
     if isinstance(spec.cluster.slots, int):
         members = min(members, math.ceil(spec.cluster.slots / nodes))
-    print(f"threads  measuring how to share {cores} cores, some 10 seconds", flush=True)
-    try:
-        found = _measured(member, data, cores, members)
-    except RuntimeError as error:
-        raise UserError("training.threads", f"a number, as measuring failed ({error})", "auto") from None
-    print(told(found, members), flush=True)
-    return found[0].threads
+    key = member.fingerprint, cores, members
+    if key not in _FOUND:
+        print(f"threads  measuring how to share {cores} cores, some 10 seconds or more", flush=True)
+        try:
+            found = _measured(member, data, cores, members)
+        except (RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
+            why = str(error).strip().splitlines()[-1]
+            raise UserError("training.threads", f"a number, as measuring failed ({why})", "auto") from None
+        print(told(found, members), flush=True)
+        _FOUND[key] = found[0].threads
+    return _FOUND[key]
+
+
+_FOUND: dict[tuple[str, int, int], int] = {}
+WAIT_S = 600.0
+"""A cluster has so long to find a node that is free to measure on."""
 
 
 def told(ways: list[Way], members: int) -> str:
@@ -43,17 +55,17 @@ def told(ways: list[Way], members: int) -> str:
     >>> told([Way(threads=1, slots=2, pace=100.0), Way(threads=2, slots=1, pace=150.0)], 4)
     'threads  2 slots of 1 (1 of 2: 1.33 x the time)'
     """
-    best, *others = ways
-    slower = [f"{way.slots} of {way.threads}: {way.seconds(members) / best.seconds(members):.2f} x" for way in others]
-    return f"threads  {best.slots} slots of {best.threads}" + (f" ({', '.join(slower)} the time)" if others else "")
+    first, *others = ways
+    slower = [f"{way.slots} of {way.threads}: {way.seconds(members) / first.seconds(members):.2f} x" for way in others]
+    return f"threads  {first.slots} slots of {first.threads}" + (f" ({', '.join(slower)} the time)" if others else "")
 
 
 def _machines() -> tuple[int, float, int]:
     """Cores and GPUs of the largest node, and how many nodes there are."""
     if not start.grows():
-        return psutil.cpu_count() or 1, float(torch.cuda.device_count()), 1
-    start.start()
-    nodes = start.nodes()
+        return min(psutil.cpu_count() or 1, len(os.sched_getaffinity(0))), float(torch.cuda.device_count()), 1
+    with _joined():
+        nodes = start.nodes()
     most = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
     if most["CPU"] < 1:
         raise UserError("training.threads", "a number, as no node has cores yet to measure on", "auto")
@@ -64,4 +76,17 @@ def _measured(member: Member, data: Data, cores: int, members: int) -> list[Way]
     if not start.grows():
         return measured(member, data, cores=cores, members=members)
     task = ray.remote(num_cpus=cores, max_retries=0)(measured)
-    return ray.get(task.remote(member, data, cores=cores, members=members))
+    with _joined():
+        return ray.get(task.remote(member, data, cores=cores, members=members), timeout=WAIT_S)
+
+
+@contextmanager
+def _joined() -> Iterator[None]:
+    """A block within the cluster, which is left after it unless this process was in it before."""
+    before = ray.is_initialized()
+    start.start()
+    try:
+        yield
+    finally:
+        if not before:
+            start.stop()

@@ -184,8 +184,10 @@ def _train_together(asked: Sequence[Asked]) -> None:
     wanted = [each for each in asked if lacking[each.name]]
     if not wanted:
         return
-    progress, total = Progress(), sum(len(lacking[each.name]) for each in wanted)
     spec = wanted[0].plan.spec
+    # Threads belong to what a member is: ensembles of others are trained later, each by itself.
+    wanted = [each for each in wanted if each.plan.spec.training.pinned == spec.training.pinned]
+    progress, total = Progress(), sum(len(lacking[each.name]) for each in wanted)
     with ExitStack() as locks:
         for each in wanted:
             locks.enter_context(Lock(each.plan.store))

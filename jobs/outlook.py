@@ -17,7 +17,7 @@ from salcore.data import Data
 from salcore.data.batches import Batch, Taught, inputs_of
 from salcore.draws import with_draws
 from salcore.errors import UserError
-from salcore.explain import stored
+from salcore.explain import in_precision, stored
 from salcore.models.quick import quick
 from salcore.objectives import OBJECTIVES
 from salcore.padding import bound
@@ -192,7 +192,8 @@ def _seconds_of_a_pass(plan: Plan, method: MethodSpec) -> float:
     targets = torch.zeros(len(inputs), dtype=torch.int64)
     settings = _cheap(method.name, full)
     factor = _passes(method.name, full) / _passes(method.name, settings)
-    return factor * _seconds(lambda: METHODS[method.name](model, inputs, targets, **settings))
+    with in_precision(built, plan.spec, method, torch.device("cpu")):
+        return factor * _seconds(lambda: METHODS[method.name](model, inputs, targets, **settings))
 
 
 def _settings(plan: Plan, method: MethodSpec) -> dict[str, Any]:

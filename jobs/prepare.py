@@ -114,11 +114,9 @@ def _with_threads(spec: Spec, data: Data, store: Store) -> Spec:
     """The spec with a number of threads: for `auto` that of its directory, where they were measured before."""
     if spec.training.threads != "auto":
         return spec
-    if store.exists(layout.SPEC):
-        count = parse(store.read(layout.SPEC)).training.pinned
-    else:
-        count = threads.best(spec, members.plan(spec, data.digest)[0], data)
-    return spec.model_copy(update={"training": spec.training.model_copy(update={"threads": count})})
+    known = parse(store.read(layout.SPEC)).training.threads if store.exists(layout.SPEC) else "auto"
+    found = threads.best(spec, members.plan(spec, data.digest)[0], data) if known == "auto" else known
+    return spec.model_copy(update={"training": spec.training.model_copy(update={"threads": found})})
 
 
 def _looks(plan: Plan, *, retry_failed: bool) -> Iterator[until.Round]:
@@ -139,6 +137,8 @@ def _borrowed(command: Command) -> Plan:
     data = borrowed.data_of(spec, command.store)
     planned = borrowed.members_of(spec, command.store)
     changes: dict[str, Any] = {"data": spec.data.model_copy(update={"eval_samples": len(data.evaluation)})}
+    if spec.training.threads == "auto":  # nothing is trained
+        changes["training"] = spec.training.model_copy(update={"threads": 1})
     if spec.attribution.target == "label" and (data.evaluation.labels < 0).any():  # the truth is not known
         changes["attribution"] = spec.attribution.model_copy(update={"target": "ensemble"})
     if spec.ensemble.until:  # it has done its work: these are the members

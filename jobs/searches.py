@@ -77,6 +77,8 @@ def checked(asked: Command) -> Search:
         raise UserError("attribution.keep_maps", "true, as trials are measured on their maps", False)
     if not spec.training.epochs:
         raise UserError("training.epochs", "1 or more, as k and lambda act in training", 0)
+    if spec.training.threads == "auto":
+        raise UserError("training.threads", "a number, as what is measured is one ensemble and not many trials", "auto")
     method_of(spec)
     if spec.parameters is not None:
         raise UserError("parameters", "null, as trials make no filter profiles", "a section")

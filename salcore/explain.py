@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -14,7 +15,7 @@ from pyarrow import ipc
 from torch import Tensor, nn
 
 from salcore import shards
-from salcore.attribution import COMPLETE, METHODS, takes_statistics, with_statistics
+from salcore.attribution import COMPLETE, METHODS, inner_method, takes_statistics, with_statistics
 from salcore.blame.marks import Marks
 from salcore.blame.stored import statistics_of
 from salcore.data import Data
@@ -165,7 +166,7 @@ class Explainer:
             inputs, rows, model = embed(batch.inputs), batch.rows, bound(network, batch.valid)
             known = torch.from_numpy(targets[start : start + rows].astype(np.int64))
             classes = padded(known, len(inputs)).to(inputs.device)
-            with as_built(network) if plain else self._precision():
+            with as_built(network) if plain else in_precision(network, self._spec, method, self._device):
                 values = METHODS[method.name](model, inputs, classes, **settings)
             maps.append(stored(values, self._data.kind, batch.valid)[:rows].float().cpu().numpy())
             if method.name in COMPLETE:
@@ -188,10 +189,6 @@ class Explainer:
             dtype=self._spec.attribution.dtype,
             metadata=self._metadata(member, method, part),
         )
-
-    def _precision(self) -> torch.autocast:
-        """That of the training, for the passes of a map. Logits and residuals are of float32: one looks at digits."""
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=in_bfloat16(self._spec))
 
     @torch.no_grad()
     def _logits(self, member: Member, batch: "Batch") -> np.ndarray:
@@ -282,6 +279,37 @@ def maps_fingerprints(
 def in_bfloat16(spec: Spec) -> bool:
     """Whether members are trained, and their maps made, by bfloat16 passes."""
     return spec.training.precision == "bfloat16"
+
+
+EXACT = {"deeplift", "deepshap"}
+"""Methods whose quotients of near numbers have no digits in bfloat16."""
+
+
+@contextmanager
+def in_precision(network: nn.Module, spec: Spec, method: MethodSpec, device: torch.device) -> Iterator[None]:
+    """A block in which the network's passes have the precision of its training, all else that of its inputs.
+
+    Logits and completeness residuals are made outside of it, in float32.
+    """
+    inner = inner_method(method.settings)[0] if method.name == "smoothgrad" else method.name
+    if not in_bfloat16(spec) or inner in EXACT:
+        yield
+        return
+    half = torch.autocast(device.type, torch.bfloat16)
+
+    def begin(module: nn.Module, inputs: tuple) -> None:
+        half.__enter__()
+
+    def end(module: nn.Module, inputs: tuple, logits: Tensor | None) -> Tensor | None:
+        half.__exit__(None, None, None)
+        return None if logits is None else logits.to(torch.float32)  # None: the pass failed
+
+    hooks = network.register_forward_pre_hook(begin), network.register_forward_hook(end, always_call=True)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def stored(values: Tensor, kind: Kind, valid: Tensor | None = None) -> Tensor:

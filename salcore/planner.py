@@ -1,4 +1,4 @@
-"""The planner: how many threads a slot gets, found by training for two seconds in each of the ways to share the cores.
+"""The planner: how many threads a slot gets, found by two seconds of training in turns of all ways to share the cores.
 
 One thread in each of many slots is best for most networks, several where what each step moves is too much for the
 cache that the slots share. Threads belong to what a member is (they decide in which order its sums are rounded), so the
@@ -10,6 +10,7 @@ import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
@@ -21,13 +22,10 @@ from salcore.explanations import explained
 from salcore.members import Member
 from salcore.training import Epoch, fit
 
-SECONDS, ROUNDS = 2.0, 3
-"""All ways are measured for so long together, each in so many turns; a turn is at least an epoch of `STEPS` steps."""
-STEPS = 4
+SECONDS, ROUNDS, STEPS = 2.0, 2, 4
+"""All ways are measured for so long together, each in so many turns; a turn has at least so many steps."""
 MOST_CORES = 16
 """On a larger machine so many cores are measured, as if slots on the others took nothing from these."""
-PATIENCE_S = 600.0
-"""After so long a process that is waited for is taken for dead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +42,7 @@ class Way:
 
 
 def ways(cores: int, members: int) -> list[Way]:
-    """The ways to share the cores without rest, no more slots than members.
+    """The ways to share so many cores, none of which is left over, with no more slots than members.
 
     >>> [(way.slots, way.threads) for way in ways(6, 4)]
     [(4, 1), (3, 2), (2, 3), (1, 6)]
@@ -57,7 +55,7 @@ def measured(member: Member, data: Data, *, cores: int, members: int) -> list[Wa
     """The ways to train so many members like this one on so many cores, each with its pace, the best one first.
 
     Trains copies on a few of the samples, in processes that end with the call; takes their start, some 5 seconds, and
-    `SECONDS`. Raises RuntimeError if one of them dies or fails.
+    `SECONDS`, or the time of 12 steps in each way where that is more. Raises RuntimeError if one of them dies or fails.
     """
     measured_cores = min(cores, MOST_CORES)
     trials = ways(measured_cores, members)
@@ -96,10 +94,12 @@ def _paces(member: Member, data: Data, trials: Sequence[Way]) -> list[float]:
     for process in processes:
         process.start()
     try:
-        for process in processes:
-            process.join(PATIENCE_S)
-        if any(process.exitcode for process in processes) or any(process.is_alive() for process in processes):
-            raise RuntimeError("a process that measured how fast a member trains failed; set training.threads")
+        left = list(processes)
+        while left:
+            wait([process.sentinel for process in left])
+            left = [process for process in left if process.is_alive()]
+            if any(process.exitcode for process in processes):
+                raise RuntimeError("a process that measured how fast a member trains failed; set training.threads")
         turns = np.stack([results.get() for _ in processes])  # (processes, ways, rounds), NaN where one waited
     finally:
         for process in processes:
@@ -114,19 +114,15 @@ def _take_turns(number: int, member: Member, data: Data, trials: Sequence[Way], 
     turns = np.full((len(trials), ROUNDS), np.nan)
 
     def take(place: int, at_least: float) -> float:
-        barrier.wait(PATIENCE_S)
+        barrier.wait()
         way = trials[place]
         return _pace(trainings[place], len(data.train), way.threads, at_least) if number < way.slots else math.nan
 
-    try:
-        for place in range(len(trials)):
-            take(place, 0.0)  # builds the network, and warms up
-        for turn in range(ROUNDS):
-            turns[:, turn] = [take(place, seconds) for place in range(len(trials))]
-        results.put(turns)
-    except BaseException:
-        barrier.abort()  # nobody waits for this one
-        raise
+    for place in range(len(trials)):
+        take(place, 0.0)  # builds the network, and warms up
+    for turn in range(ROUNDS):
+        turns[:, turn] = [take(place, seconds) for place in range(len(trials))]
+    results.put(turns)
 
 
 def _pace(training: Iterator[Epoch], samples: int, threads: int, seconds: float) -> float:

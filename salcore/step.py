@@ -60,11 +60,13 @@ class Step:
     def __call__(self, batch: Batch) -> Tensor:
         """Loss and gradients of a batch."""
         if self._capture is not None and self._replayed is None and batch.valid is None and batch.taught is None:
+            state = self._masking.get_state()
             try:
                 self._replayed = _Replayed(self._run, batch, self._model, self._masking, self._capture)
             except RuntimeError as error:
                 warnings.warn(f"training runs without a CUDA graph, more slowly: {error}", stacklevel=2)
-                self._capture = None
+                self._capture, self._masking = None, torch.Generator(self._device)  # the graph may hold the other one
+            self._masking.set_state(state)
         if self._replayed is not None and self._replayed.takes(batch):
             return self._replayed(batch)
         return self._run(batch)
@@ -98,7 +100,7 @@ class _Replayed:
     ) -> None:
         self._batch = Batch(batch.inputs.clone(), batch.labels.clone())
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        with _undone(model, masking, batch.inputs.device):
+        with _undone(model, batch.inputs.device):
             self._replay, self._loss = capture(lambda: run(self._batch), masking)
         self._gradients = [parameter.grad for parameter in self._parameters]
 
@@ -116,30 +118,29 @@ class _Replayed:
 
 
 @contextmanager
-def _undone(model: nn.Module, masking: torch.Generator, device: torch.device) -> Iterator[None]:
-    """Put buffers (such as running means) and random states back to what they were before the block."""
+def _undone(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Put buffers (such as running means) and global generators back to what they were before the block."""
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    state = masking.get_state()
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield
     finally:
-        masking.set_state(state)
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
 
 
 def cuda_graph(work: Callable[[], Tensor], generator: torch.Generator) -> tuple[Callable[[], Any], Tensor]:
-    """The work as a CUDA graph, captured on a stream of its own after a few runs of it."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
-            work()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
-        result = work()
+    """The work as a CUDA graph, captured on a stream of its own after a few runs of it, on the generator's device."""
+    with torch.cuda.device(generator.device), torch.cuda.stream(torch.cuda.current_stream(generator.device)):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                work()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(generator)
+        with torch.cuda.graph(graph):
+            result = work()
     return graph.replay, result

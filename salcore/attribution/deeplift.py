@@ -40,14 +40,14 @@ def deeplift(
 
     Costs one gradient of the batch and one forward pass of the baseline, which is one sample where all share it. What
     misses completeness by more than 1e-4 in float32 is explained again by a float64 copy of the network, and half
-    precision by a float32 copy, autocast left aside: quotients of near numbers have no digits there.
+    precision by a float32 copy: quotients of near numbers have no digits there.
 
     Raises ValueError, with its name, for an operation without a rule (softmax, and so attention), and for a network
     that hides operations from autograd so that its maps are not complete.
 
     Learning Important Features Through Propagating Activation Differences (Shrikumar et al., 2017), Rescale rule.
     """
-    with prepared(model, inputs, targets) as (inputs, targets), torch.autocast(inputs.device.type, enabled=False):
+    with prepared(model, inputs, targets) as (inputs, targets):
         start = as_baseline(baseline, inputs, seed=seed)
         if torch.finfo(inputs.dtype).bits < 32:
             maps = _complete(deepcopy(model).float(), inputs.float(), targets, start.float())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 SHARE = 0.25
-"""An array stays on a GPU if it takes no more of its free memory: slots may share one, and networks need the rest."""
+"""An array stays on a GPU if it takes no more than this share of what is free: networks need the rest."""
 
 _HELD: dict[tuple[int, torch.device], Tensor | None] = {}
 

@@ -58,6 +58,7 @@ class QuickFlatten(nn.Flatten):
     def forward(self, inputs: Tensor) -> Tensor:
         """What `nn.Flatten` gives."""
         if inputs.ndim == 4 and inputs.requires_grad:
+            inputs = inputs.view_as(inputs)  # a hook on the caller's own tensor would stay there
             inputs.register_hook(channels_last)
         return super().forward(inputs)
 
@@ -102,7 +103,7 @@ def quick(network: nn.Module, spec: "ModelSpec") -> nn.Module:
 @contextmanager
 def as_built(network: nn.Module) -> Iterator[nn.Module]:
     """The network with its layers as torch has them, for what follows their weights through a pass."""
-    changed = _swap(network, {quick: plain for plain, quick in QUICK.items()})
+    changed = _swap(network, {other: plain for plain, other in QUICK.items()})
     try:
         yield network
     finally:

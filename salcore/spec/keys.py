@@ -46,6 +46,7 @@ _WORDS = {
     "attribution.target": "a class number or one of label, ensemble, prediction",
     "ensemble.until": "a width, or a mapping {width, method, first, step}",
     "parameters": "a mapping of parameters.* keys, such as {}",
+    "training.threads": "a number of 1 or more, or auto",
     "sallm": "a mapping of sallm.* keys, such as {}",
 }
 """What is expected where pydantic would list the branches of a union."""

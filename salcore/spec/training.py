@@ -91,7 +91,7 @@ class TrainingSpec(Part):
         ge=1,
     )
     precision: Literal["float32", "bfloat16"] = told(
-        "of forward and backward passes (autocast), of training and of maps, but for DeepLIFT's", default="float32"
+        "of passes (autocast), of training and of maps, but for those of DeepLIFT and DeepSHAP", default="float32"
     )
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = told(
         "processor threads of one slot, part of what a member is; auto: those that train all members soonest, measured "

@@ -29,6 +29,9 @@ def asked(monkeypatch):
 
     monkeypatch.setattr(threads, "measured", stand_in)
     monkeypatch.setattr("psutil.cpu_count", lambda: 8)
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda process: range(8))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(threads, "_FOUND", {})
     ask.measured = measured
     return ask
 
@@ -37,6 +40,14 @@ def test_this_machine_is_measured_and_the_choice_is_told(asked, capsys):
     assert asked() == 4
     assert asked.measured == [(8, 10)]
     assert capsys.readouterr().out.endswith("threads  2 slots of 4 (1 of 8: 1.33 x the time)\n")
+
+
+def test_the_same_members_are_measured_once_in_a_process(asked, capsys):
+    assert asked() == asked() == 4
+    assert asked.measured == [(8, 10)]
+    assert capsys.readouterr().out.count("measuring") == 1
+    asked("training.batch_size=7")
+    assert len(asked.measured) == 2
 
 
 def test_no_more_slots_are_measured_than_are_asked_for(asked):
@@ -66,9 +77,12 @@ def test_a_measurement_that_fails_asks_for_a_number(asked, monkeypatch):
 
 
 def test_a_cluster_that_was_started_elsewhere_is_measured_on_its_largest_node(asked, monkeypatch):
+    states = []
     nodes = [{"CPU": 4.0}, {"CPU": 16.0}, {}]
     monkeypatch.setattr(start, "grows", lambda: True)
-    monkeypatch.setattr(start, "start", lambda: None)
+    monkeypatch.setattr(start, "start", lambda: states.append("joined"))
+    monkeypatch.setattr(start, "stop", lambda: states.append("left"))
+    monkeypatch.setattr(threads.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(start, "nodes", lambda: nodes)
     tasks = []
 
@@ -81,10 +95,11 @@ def test_a_cluster_that_was_started_elsewhere_is_measured_on_its_largest_node(as
             return self
 
     monkeypatch.setattr(threads.ray, "remote", Remote)
-    monkeypatch.setattr(threads.ray, "get", lambda found: found)
+    monkeypatch.setattr(threads.ray, "get", lambda found, timeout: found)
     assert asked() == 4
     assert tasks == [{"num_cpus": 16, "max_retries": 0}]
     assert asked.measured == [(16, 5)]
+    assert states == ["joined", "left"] * 2
     nodes[:2] = []
     with pytest.raises(UserError, match="no node has cores yet"):
         asked()

@@ -10,6 +10,7 @@ from salcore.data.batches import normalise
 from salcore.explain import Explainer, Item, majority, padded_size, read_predictions
 from salcore.layout import LOGITS, Range, maps_folder, member_folder, part_file, ranges
 from salcore.member_files import load_member
+from salcore.models.quick import QuickConv2d
 from salcore.storage import Store
 
 METHODS_ASKED = (
@@ -273,3 +274,65 @@ def test_the_residual_that_is_kept_is_that_of_the_methods_own_baseline(trained, 
     for residual in found.values():
         assert np.abs(residual).max() < 1e-4
         assert len(residual) == len(data.evaluation)
+
+
+def dtypes(network, layer):
+    """What a layer puts out, pass by pass."""
+    found = []
+    getattr(network.features, layer).register_forward_hook(lambda module, inputs, output: found.append(output.dtype))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("method", "passes"),
+    [
+        ("gradient", {torch.bfloat16}),
+        ("{name: integrated_gradients, num_steps: 2}", {torch.bfloat16, torch.float32}),  # residuals in float32
+        ("deeplift", {torch.float32}),
+        ("{name: smoothgrad, of: deeplift, num_samples: 1}", {torch.float32}),
+        ("{name: smoothgrad, num_samples: 1}", {torch.bfloat16}),
+    ],
+)
+def test_maps_of_bfloat16_members_come_from_bfloat16_passes(trained, store, method, passes):
+    spec, data, members = trained("training.precision=bfloat16", f"attribution.methods=[{method}]")
+    worker = Explainer(spec, data, members, store)
+    found = dtypes(worker._network(members[0]), "conv1")
+    part = next(iter(ranges(len(data.evaluation), spec.attribution.shard_samples)))
+    worker.predictions(members[0], part)
+    assert set(found) == {torch.float32}
+    found.clear()
+    maps, _ = worker.maps(members[0], spec.attribution.methods[0], np.arange(8), worker.labels(part)[:8])
+    assert set(found) == passes
+    assert maps.dtype == np.float32
+    plain = spec.model_copy(update={"training": spec.training.model_copy(update={"precision": "float32"})})
+    exact = Explainer(plain, data, members, store)
+    expected, _ = exact.maps(members[0], spec.attribution.methods[0], np.arange(8), worker.labels(part)[:8])
+    assert np.linalg.norm(maps - expected) < 0.05 * np.linalg.norm(expected)
+    assert (maps.tobytes() == expected.tobytes()) == (torch.bfloat16 not in passes)
+
+
+def test_maps_of_another_precision_are_others(trained, store):
+    spec, _, members = trained()
+    half = spec.model_copy(update={"training": spec.training.model_copy(update={"precision": "bfloat16"})})
+    marks = {
+        explain.maps_fingerprint(members[0], spec.attribution.methods[0], each, "", members) for each in (spec, half)
+    }
+    assert len(marks) == 2
+
+
+def test_a_pass_that_fails_leaves_no_precision_behind(trained, store):
+    spec, data, members = trained("training.precision=bfloat16")
+    network = Explainer(spec, data, members, store)._network(members[0])
+    with explain.in_precision(network, spec, spec.attribution.methods[0], torch.device("cpu")):
+        with pytest.raises(RuntimeError):
+            network(torch.zeros(1, 5, 8, 8))
+        assert not torch.is_autocast_enabled("cpu")
+        assert network(torch.zeros(1, 1, 8, 8)).dtype == torch.float32
+    assert not network._forward_hooks
+    assert not network._forward_pre_hooks
+
+
+def test_networks_are_quick_but_where_filters_are_followed(trained, store):
+    spec, data, members = trained()
+    network = Explainer(spec, data, members, store)._network(members[0])
+    assert type(network.features.conv1) is QuickConv2d

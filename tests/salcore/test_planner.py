@@ -1,8 +1,9 @@
 """The planner: which ways there are to share the cores, which of them is chosen, and that it is measured."""
 
+import time
+
 import numpy as np
 import pytest
-import torch
 from torch import nn
 
 from salcore import planner
@@ -53,11 +54,17 @@ def test_little_data_travels_and_nothing_is_evaluated(small):
 
 def test_a_turn_ends_soon_after_its_time():
     class Slow:
-        def __next__(self):
-            torch.ones(1000).sum()
+        epochs = 0
 
-    pace = planner._pace(Slow(), 10, threads=1, seconds=0.05)
-    assert pace > 10 / 0.06
+        def __next__(self):
+            self.epochs += 1
+            time.sleep(0.02)
+
+    slow = Slow()
+    assert planner._pace(slow, 10, threads=1, seconds=0.05) < 10 / 0.02
+    assert slow.epochs == 3
+    planner._pace(slow, 10, threads=1, seconds=0.0)
+    assert slow.epochs == 4
 
 
 def broken(*, input_shape, classes):
