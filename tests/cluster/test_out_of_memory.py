@@ -25,10 +25,11 @@ def main() -> None:
         made.add_node(num_cpus=1, env_vars=MONITOR)
         import ray
 
-        from cluster.queue import Queue, Work
+        from cluster.queue import Work
+        from cluster.train import _queue_here
 
         ray.init(address=made.address, log_to_driver=False)
-        queue = Queue.remote([Work(run=0, member=SimpleNamespace(index=7))], 1)
+        queue = _queue_here([Work(run=0, member=SimpleNamespace(index=7))], 1, "test")  # or it might be killed itself
         ray.get(queue.status.remote())
         slot = ray.remote(num_cpus=1)(type("Slot", (), {})).remote()
         ray.get(queue.register.remote(0, slot))
