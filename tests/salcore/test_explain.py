@@ -332,7 +332,19 @@ def test_a_pass_that_fails_leaves_no_precision_behind(trained, store):
     assert not network._forward_pre_hooks
 
 
-def test_networks_are_quick_but_where_filters_are_followed(trained, store):
+@pytest.mark.parametrize(("followed", "kind"), [(False, QuickConv2d), (True, torch.nn.Conv2d)])
+def test_networks_are_quick_but_where_filters_are_followed(trained, store, monkeypatch, followed, kind):
     spec, data, members = trained()
-    network = Explainer(spec, data, members, store)._network(members[0])
-    assert type(network.features.conv1) is QuickConv2d
+    worker, kinds = Explainer(spec, data, members, store), []
+
+    def spy(model, inputs, targets, **settings):
+        kinds.append(type(model.features.conv1))
+        return torch.zeros_like(inputs)
+
+    monkeypatch.setitem(METHODS, "gradient", spy)
+    monkeypatch.setattr(explain, "takes_statistics", lambda name, settings: followed)
+    monkeypatch.setattr(explain, "with_statistics", lambda name, settings, statistics: settings)
+    monkeypatch.setattr(worker, "_statistics", lambda member: None)
+    worker.maps(members[0], spec.attribution.methods[0], np.arange(8), np.zeros(8, np.int32))
+    assert set(kinds) == {kind}
+    assert type(worker._network(members[0]).features.conv1) is QuickConv2d
