@@ -1,11 +1,13 @@
 """`jobs.study`: the papers' experiments on digits, from the command to the table and the page."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from pyarrow import parquet
 
 import salcore
+from jobs import ensembles
 from jobs.command import find_spec
 from jobs.ensembles import grown, place_of
 from jobs.study import study
@@ -193,3 +195,21 @@ def test_directories_of_earlier_versions_keep_their_names():
     assert place_of(spec, "runs").endswith("-4064e61c")
     other = parse("", ["data=fashion_mnist", "data.labelled=0.5"])
     assert place_of(other, "runs") != place_of(parse("", ["data=fashion_mnist"]), "runs")
+
+
+def test_only_ensembles_of_the_same_threads_are_trained_together(monkeypatch, tmp_path):
+    together = []
+    small = ("data.train_samples=100", "model.name=small_cnn", "attribution.methods=[gradient]", "ensemble.members=2")
+    specs = {
+        name: parse(
+            "name: one\ndata: {name: digits}", [*small, f"training.threads={threads}", f"training.epochs={epochs}"]
+        )
+        for name, threads, epochs in (("a", 1, 1), ("b", 2, 1), ("c", 1, 2))
+    }
+    monkeypatch.setattr(ensembles.start, "nodes", list)
+    monkeypatch.setattr(ensembles.start, "room", lambda *given, **grows: SimpleNamespace(slots=1))
+    monkeypatch.setattr(ensembles.train.Source, "of", lambda data, spec: None)
+    monkeypatch.setattr(ensembles.train, "train", lambda runs, room, **settings: together.extend(runs))
+    monkeypatch.setattr(ensembles.stages, "follow", lambda *given, **settings: None)
+    ensembles._train_together(ensembles.plan(specs, str(tmp_path)))
+    assert [[member.training.pinned for member in run.members] for run in together] == [[1, 1], [1, 1]]

@@ -52,7 +52,10 @@ def test_little_data_travels_and_nothing_is_evaluated(small):
     assert few.shape == data.shape
 
 
-def test_a_turn_ends_soon_after_its_time():
+def test_a_turn_ends_soon_after_its_time(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(planner, "pin", pinned.append)
+
     class Slow:
         epochs = 0
 
@@ -65,6 +68,7 @@ def test_a_turn_ends_soon_after_its_time():
     assert slow.epochs == 3
     planner._pace(slow, 10, threads=1, seconds=0.0)
     assert slow.epochs == 4
+    assert pinned == [1, 1]
 
 
 def broken(*, input_shape, classes):
