@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from cluster.pool import Work, work_off
+from cluster.source import Source
 from cluster.start import Room
-from cluster.train import Source
 from salcore.explain import Explainer, Item, Made
 from salcore.members import Member
 from salcore.spec import Spec

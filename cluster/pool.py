@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-import torch
 
+from cluster.errors import Broken
 from cluster.start import Room
-from cluster.train import Broken
-from salcore.device import pin
+from salcore.device import of_slot, pin
 
 MAX_TASKS = 2000
 """Work items are put into at most so many tasks: each costs the driver some milliseconds."""
@@ -24,7 +23,7 @@ class _Actor:
 
     def __init__(self, start: Callable[[str], Work], name: Callable[[Any], str], room: Room) -> None:
         pin(room.cpus)
-        self._work = start("cuda" if room.gpus and torch.cuda.is_available() else "cpu")
+        self._work = start(of_slot(room.gpus))
         self._name = name
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-from salcore.member_files import Outcome
-from salcore.members import Member
+from salcore.members import Member, Outcome
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,54 +11,36 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster import naming
+from cluster.errors import Broken
 from cluster.queue import Queue, Status, Work
+from cluster.source import Source
 from cluster.start import Room, fitting, nodes
-from salcore.data import Data, load
-from salcore.device import pin
+from salcore.data import Data
+from salcore.device import of_slot, pin
 from salcore.logs import Log
 from salcore.member_files import fail, train_member
 from salcore.members import Member
-from salcore.spec import DataSpec
 from salcore.storage import Store
 from salcore.training import Epoch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one run wants trained: where its files go, its data (a `Source`) and the members that are missing."""
+    """What one run wants trained: where its files go, its data  and the members that are missing."""
 
     store: Store
-    data: "Source"
+    data: Source
     members: Sequence[Member]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Data as workers take it: one copy per node through the object store; memory-mapped sets travel as their path."""
-
-    spec: DataSpec
-    reference: ray.ObjectRef
-
-    @classmethod
-    def of(cls, data: Data, spec: DataSpec) -> "Source":
-        """Put the data where workers find it."""
-        return cls(spec=spec, reference=ray.put(data))
-
-    def get(self) -> Data:
-        """The data, without a copy; loaded anew where its memory map lies on another node's disk."""
-        try:
-            return ray.get(self.reference)
-        except (FileNotFoundError, ray.exceptions.RaySystemError):
-            return load(self.spec)
 
 
 POLL_S = 1.0
@@ -67,10 +49,6 @@ LOOK_S = 5.0
 """It looks this often whether nodes have joined."""
 LEAVE_S = 30.0
 """At the end slots get so long to leave."""
-
-
-class Broken(RuntimeError):
-    """A stage stopped for a reason that no retry mends, such as a full disk."""
 
 
 def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch: str) -> Iterator[Status]:
@@ -108,11 +86,12 @@ def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch:
         queue.close.remote()
 
 
-class _Trainer(TorchTrainer):
-    """A `TorchTrainer` without helpers that a slot has no use for: each is a process, and takes 1 % of a core.
+class _Trainer(DataParallelTrainer):
+    """What a `TorchTrainer` is but for its process group, which one worker has no use for.
 
-    One hands out Ray datasets, of which there are none. One frees the room of a slot whose controller was killed, which
-    the end of the driver does as well.
+    Nor has it one for two helpers, each of which is a process and takes 1 % of a core. One hands out Ray datasets, of
+    which there are none. One frees the room of a slot whose controller was killed, which the end of the driver does as
+    well.
     """
 
     _UNUSED = "DatasetsCallback", "PlacementGroupCleanerCallback"
@@ -129,9 +108,7 @@ class _Slot(threading.Thread):
         super().__init__(daemon=True, name=f"slot-{number}")
         self.error: BaseException | None = None
         self._trainer = _Trainer(
-            _pull_members,
-            train_loop_config={"queue": queue, "slot": number, "runs": list(runs), "threads": room.cpus},
-            torch_config=TorchConfig(backend="gloo"),
+            partial(_pull_members, queue, number, list(runs), room),  # as a config its controller would load it too
             scaling_config=ScalingConfig(
                 num_workers=1,
                 use_gpu=room.gpus > 0,
@@ -159,13 +136,12 @@ def _title(runs: Sequence[Run]) -> str:
     return first if len(runs) == 1 else f"{first} and {len(runs) - 1} more"
 
 
-def _pull_members(config: dict[str, Any]) -> None:
+def _pull_members(queue: Any, slot: int, runs: Sequence[Run], room: Room) -> None:
     """The training function of a slot. What it cannot mend it tells the queue: raising would restart it for ever."""
-    queue, slot = config["queue"], config["slot"]
     try:
-        pin(config["threads"])
+        pin(room.cpus)
         ray.get(queue.register.remote(slot, ray.get_runtime_context().current_actor))
-        _work_off(queue, slot, config["runs"])
+        _work_off(queue, slot, runs, of_slot(room.gpus))
     except OSError as error:
         reason = f"storage cannot be used ({error}): make room or mend it, then run the same command"
         ray.get(queue.broken.remote(reason))
@@ -175,7 +151,7 @@ def _pull_members(config: dict[str, Any]) -> None:
         ray.get(queue.broken.remote(f"{type(error).__name__} in a slot: {error}"))
 
 
-def _work_off(queue: Any, slot: int, runs: Sequence[Run]) -> None:
+def _work_off(queue: Any, slot: int, runs: Sequence[Run], device: str) -> None:
     """Pull members until there are none; the data and the log of the run at hand are kept."""
     held: tuple[int, Data, Log] | None = None
     while (work := ray.get(queue.take.remote(slot))) != "leave":
@@ -194,7 +170,7 @@ def _work_off(queue: Any, slot: int, runs: Sequence[Run]) -> None:
             log.write(f"member {index} {record.row()}")
             queue.epoch.remote()
 
-        outcome = train_member(work.member, held[1], run.store, device=get_device(), on_epoch=on_epoch)
+        outcome = train_member(work.member, held[1], run.store, device=device, on_epoch=on_epoch)
         log.write(f"member {index} {'is trained' if outcome.reason is None else f'failed: {outcome.reason}'}")
         log.close()
         ray.get(queue.done.remote(slot, work.run, outcome))

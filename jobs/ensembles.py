@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 import salcore
 from cluster import start, train
+from cluster.source import Source
 from jobs import command, session, stages
 from jobs.command import Command
 from jobs.lock import Lock
@@ -192,7 +193,7 @@ def _train_together(asked: Sequence[Asked]) -> None:
         for each in wanted:
             locks.enter_context(Lock(each.plan.store))
             begin(each.plan)
-        sources = {each.plan.data.digest: train.Source.of(each.plan.data, each.plan.spec.data) for each in wanted}
+        sources = {each.plan.data.digest: Source.of(each.plan.data, each.plan.spec.data) for each in wanted}
         runs = [
             train.Run(store=each.plan.store, data=sources[each.plan.data.digest], members=lacking[each.name])
             for each in wanted

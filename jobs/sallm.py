@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from cluster import start
-from cluster.train import Broken
+from cluster.errors import Broken
 from jobs import command, ensembles
 from jobs.command import Command
 from jobs.lock import Lock

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import ray
 
 from cluster import start
-from cluster.train import Broken
+from cluster.errors import Broken
 from jobs import blaming, outcome, rounds, stages
 from jobs.command import Command
 from jobs.console import libraries_write_to

@@ -10,8 +10,9 @@ import pyarrow as pa
 import salcore
 from cluster import explain as explaining
 from cluster import reduce as reducing
-from cluster import start, train
+from cluster import start, train, unkept
 from cluster.queue import Status
+from cluster.source import Source
 from jobs.command import on_termination
 from jobs.prepare import Plan
 from jobs.progress import Progress
@@ -44,7 +45,7 @@ class Session:
     plan: Plan
     progress: Progress
     connect: Callable[[], None] = start.start
-    source: train.Source | None = None
+    source: Source | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def room(self, work: int) -> start.Room:
@@ -55,10 +56,10 @@ class Session:
             self.plan.spec.cluster, self.plan.spec.training.pinned, work, start.nodes(), grows=start.grows()
         )
 
-    def data(self) -> train.Source:
+    def data(self) -> Source:
         """The data where workers find it, put there once."""
         if self.source is None:
-            self.source = train.Source.of(self.plan.data, self.plan.spec.data)
+            self.source = Source.of(self.plan.data, self.plan.spec.data)
         return self.source
 
     @contextmanager
@@ -147,7 +148,7 @@ def statistics(session: Session, found: inventory.Inventory) -> pa.Table:
             if plan.spec.attribution.keep_maps:
                 reduced = reducing.reduce(work, plan.store)
             else:
-                reduced = reducing.reduce_as_made(work, plan.spec, session.data(), plan.trained(), plan.store, room)
+                reduced = unkept.reduce(work, plan.spec, session.data(), plan.trained(), plan.store, room)
             for done, each in enumerate(reduced, 1):
                 log.write(f"{each.name} from members {', '.join(map(str, each.members))}")
                 session.progress.update("reduce", done, len(work), "ranges")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import salcore
-from cluster.train import Broken
+from cluster.errors import Broken
 from jobs import command, ensembles
 from salcore.errors import UserError
 from salcore.runs import Run

@@ -8,7 +8,8 @@ from functools import partial
 import ray
 
 from cluster import start, tune
-from cluster.train import Broken, Source
+from cluster.errors import Broken
+from cluster.source import Source
 from jobs import command, searches
 from jobs.command import Command, on_termination
 from jobs.console import libraries_write_to

@@ -12,6 +12,11 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt(3)."""
 
 
+def of_slot(gpus: float) -> str:
+    """The device of a process that was given so many GPUs, or a share of one: it sees no others."""
+    return "cuda" if gpus and torch.cuda.is_available() else "cpu"
+
+
 def pin(threads: int) -> None:
     """Give this process exactly `threads` threads and deterministic kernels. For worker processes only: it is global.
 
@@ -23,7 +28,7 @@ def pin(threads: int) -> None:
         raise RuntimeError(f"torch runs {torch.get_num_threads()} threads instead of {threads}")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # as `use_deterministic_algorithms`, which loads torch.compile as well
     # Nothing here reads memory before it is written; filling it first costs some 5 % of a small network's pass.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch has it, untyped
     _keep_memory()

@@ -11,7 +11,6 @@ import math
 import platform
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -24,7 +23,7 @@ from salcore.data import Data
 from salcore.errors import Damaged
 from salcore.explanations import explained
 from salcore.layout import member_file
-from salcore.members import Member
+from salcore.members import Member, Outcome
 from salcore.models import build
 from salcore.storage import FileInfo, Store
 from salcore.training import Diverged, Epoch, final_weights, fit
@@ -58,15 +57,6 @@ class _Failure(BaseModel):
     epoch: int = 0
     attempts: int = 0
     fingerprint: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How the work on a member ended: `reason` is None for a trained one. `seconds` is the time of its epochs."""
-
-    index: int
-    reason: str | None
-    seconds: float
 
 
 def train_member(

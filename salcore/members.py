@@ -13,9 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from salcore import seeds
 from salcore.errors import UserError
-from salcore.explanations import Explanations
 from salcore.spec import ModelSpec, Spec, TrainingSpec
 
 
@@ -36,6 +34,15 @@ class Member:
     fingerprint: str
     start: str | None = None
     taught_by: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How the work on a member ended: `reason` is None for a trained one. `seconds` is the time of its epochs."""
+
+    index: int
+    reason: str | None
+    seconds: float
 
 
 def fingerprint(*parts: Any) -> str:
@@ -94,6 +101,8 @@ def plan(spec: Spec, data_digest: str) -> tuple[Member, ...]:
 
     A purpose that is left out of `ensemble.vary` draws from member 0's seed in every member.
     """
+    from salcore import seeds  # here, as what only hands members out should start without torch
+
     shared = recipe(spec, data_digest)
     varies = {*spec.ensemble.vary}
     none = (None,) * spec.ensemble.members
@@ -142,6 +151,8 @@ def pretrained_files(folder: Path) -> list[Path]:
 def _taught_by(spec: Spec, index: int) -> str | None:
     if spec.training.objective != "attention" or not spec.training.epochs or spec.ensemble.weights:
         return None
+    from salcore.explanations import Explanations  # here, for the same reason
+
     return Explanations.of(spec.training.attention).digest(index)
 
 

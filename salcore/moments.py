@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import torch
 
-Array: TypeAlias = np.ndarray | torch.Tensor
+if TYPE_CHECKING:
+    import torch  # which reducing, in processes that should start soon, does not need
+
+Array: TypeAlias = "np.ndarray | torch.Tensor"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Moments:
     @classmethod
     def from_batch(cls, x: Array) -> Moments:
         """Summary of the rows of `x`, `(n, ...)`: axis 0 is reduced; any real or integer dtype."""
-        x = x.detach().to(torch.float64) if isinstance(x, torch.Tensor) else np.asarray(x, dtype=np.float64)
+        x = np.asarray(x, dtype=np.float64) if isinstance(x, np.ndarray) else x.detach().double()
         if len(x) == 0:
             return cls(0, x.sum(0) + math.nan, x.sum(0))
         mean = x.mean(0)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def ssim(a: Tensor, b: Tensor, *, value_range: float, sigma: float = 1.5) -> Tensor:
@@ -25,6 +27,8 @@ def ssim(a: Tensor, b: Tensor, *, value_range: float, sigma: float = 1.5) -> Ten
 
 def ssim_map(a: Tensor, b: Tensor, *, value_range: float, sigma: float = 1.5) -> Tensor:
     """SSIM of each window: `(N, C, H, W)` to `(N, C, H - side + 1, W - side + 1)`, the same bits in any batch."""
+    import torch  # here, as reducing, in processes that should start soon, needs the windows alone
+
     if a.shape != b.shape or a.ndim != 4:
         raise ValueError(f"`a`, `b`: expected two tensors (N, C, H, W), got {tuple(a.shape)} and {tuple(b.shape)}")
     if not value_range > 0:

@@ -30,6 +30,7 @@ import numpy as np
 import ray
 
 from cluster import start, train
+from cluster.source import Source
 from salcore.data import Data, load
 from salcore.device import pin
 from salcore.layout import member_file
@@ -74,7 +75,7 @@ def with_ray(spec: Spec, data: Data, members: Sequence[Member], folder: Path) ->
     try:
         room = start.room(spec.cluster, spec.training.pinned, len(members), start.nodes())
         assert room == start.Room(slots=SLOTS, cpus=1, gpus=0.0), f"this needs {SLOTS} cores and no GPU, got {room}"
-        run = train.Run(store=store, data=train.Source.of(data, spec.data), members=members)
+        run = train.Run(store=store, data=Source.of(data, spec.data), members=members)
         for _ in train.train([run], room, name=folder.name, attempts=1, scratch=str(folder / "scratch")):
             pass
     finally:

@@ -3,8 +3,8 @@
 import psutil
 import pytest
 from ray.train import ScalingConfig
-from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.worker_group import RayTrainWorker, WorkerGroup
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from cluster import naming, start, train
 from cluster.pool import work_off
@@ -33,7 +33,7 @@ def test_a_slot_has_none_of_the_helpers_that_it_leaves_out():
     asked = {"train_loop_per_worker": print, "scaling_config": ScalingConfig(num_workers=1)}
     whole, ours = (
         {type(each).__name__ for each in trainer(**asked)._create_default_callbacks()}
-        for trainer in (TorchTrainer, train._Trainer)
+        for trainer in (DataParallelTrainer, train._Trainer)
     )
     assert whole - ours == {"DatasetsCallback", "PlacementGroupCleanerCallback"}
     assert ours < whole

@@ -10,6 +10,7 @@ import ray
 
 from cluster import start, train
 from cluster.queue import Queue, Work
+from cluster.source import Source
 from salcore.data import load
 from salcore.member_files import CHECKPOINT, Outcome, trained
 from salcore.members import plan
@@ -101,7 +102,7 @@ def test_free_slot_takes_up_the_member_of_a_killed_one(ray_cluster, tmp_path):
     short, long = members(1, "training.epochs=1"), members(1, "training.epochs=400", "ensemble.root_seed=1")
     stores = [Store(tmp_path / name) for name in ("short", "long")]
     runs = [
-        train.Run(store=store, data=train.Source.of(data, spec.data), members=planned)
+        train.Run(store=store, data=Source.of(data, spec.data), members=planned)
         for store, (spec, data, planned) in zip(stores, (short, long), strict=True)
     ]
     room = start.Room(slots=2, cpus=1, gpus=0.0)
@@ -136,7 +137,7 @@ def test_free_slot_takes_up_the_member_of_a_killed_one(ray_cluster, tmp_path):
 
 def test_data_is_one_copy_that_workers_cannot_change(ray_cluster):
     spec, data, _ = members(1)
-    source = train.Source.of(data, spec.data)
+    source = Source.of(data, spec.data)
     images = source.get().train.values
     assert not images.flags.writeable
     assert (images == data.train.values).all()

@@ -24,7 +24,7 @@ class Stuck:
         atexit.register(time.sleep, 1000)
         return os.getpid()
 
-start.LEAVE_S = 2.0
+start.LEAVE_S = 0.5
 start.start()
 actor = Stuck.remote()
 pid = ray.get(actor.pid.remote())

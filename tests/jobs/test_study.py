@@ -208,7 +208,7 @@ def test_only_ensembles_of_the_same_threads_are_trained_together(monkeypatch, tm
     }
     monkeypatch.setattr(ensembles.start, "nodes", list)
     monkeypatch.setattr(ensembles.start, "room", lambda *given, **grows: SimpleNamespace(slots=1))
-    monkeypatch.setattr(ensembles.train.Source, "of", lambda data, spec: None)
+    monkeypatch.setattr(ensembles.Source, "of", lambda data, spec: None)
     monkeypatch.setattr(ensembles.train, "train", lambda runs, room, **settings: together.extend(runs))
     monkeypatch.setattr(ensembles.stages, "follow", lambda *given, **settings: None)
     ensembles._train_together(ensembles.plan(specs, str(tmp_path)))

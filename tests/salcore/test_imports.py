@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("ray", "mlflow", "matplotlib", "sklearn", "skimage", "transformers", "captum", "pandas")
+HEAVY = ("ray", "mlflow", "matplotlib", "sklearn", "skimage", "transformers", "captum", "pandas", "torch")
 SCIENCE = "salcore, salcore.training, salcore.explain, salcore.reduce, salcore.runs, salcore.attribution"
 
 
@@ -22,11 +22,17 @@ def loaded_after(code):
 
 
 def test_importing_the_science_imports_nothing_heavy():
-    assert loaded_after(f"import {SCIENCE}") == set()
+    assert loaded_after(f"import {SCIENCE}") == {"torch"}
 
 
 def test_the_test_above_can_fail():
     assert "matplotlib" in loaded_after(f"import {SCIENCE}, matplotlib")
+
+
+@pytest.mark.parametrize("module", ["cluster.queue", "cluster.reduce", "cluster.naming"])
+def test_processes_that_compute_nothing_start_without_torch(module):
+    """The queue, reducers and Ray Train's controllers: on few cores imports are what a start takes."""
+    assert "torch" not in loaded_after(f"import {module}")
 
 
 def imported(path):
