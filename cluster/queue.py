@@ -31,10 +31,12 @@ class Work:
 class Ledger:
     """Who holds what. Knows no Ray: `take`, `done` and `lost` are told what happened.
 
-    A member whose slot died `attempts` times is given up and stands in `given_up`.
+    A member whose slot died `attempts` times is given up and stands in `given_up`. Slots that are one `process` die
+    together, whichever member it is of; so of those that saw a slot die only one at a time is held in a process.
     """
 
     waiting: deque[Work]
+    process: dict[int, Any] = field(default_factory=dict)
     attempts: int = 3
     held: dict[int, Work] = field(default_factory=dict)
     outcomes: list[tuple[int, Outcome]] = field(default_factory=list)
@@ -45,10 +47,13 @@ class Ledger:
         """The next member for a slot; None if none is waiting now."""
         if slot in self.held:
             self.lost(slot)  # it came back from a death that nobody reported
-        if not self.waiting:
-            return None
-        self.held[slot] = self.waiting.popleft()
-        return self.held[slot]
+        beside = [work for other, work in self.held.items() if self._process(other) == self._process(slot)]
+        suspected = any(work.crashes for work in beside)
+        found = next((work for work in self.waiting if not (suspected and work.crashes)), None)
+        if found is not None:
+            self.waiting.remove(found)
+            self.held[slot] = found
+        return found
 
     def done(self, slot: int, run: int, outcome: Outcome) -> None:
         """A slot finished a member of a run. A report of a member that it no longer holds changes nothing."""
@@ -69,6 +74,9 @@ class Ledger:
             self.given_up.append(again)
         else:
             self.waiting.appendleft(again)
+
+    def _process(self, slot: int) -> Any:
+        return self.process.get(slot, slot)
 
     @property
     def finished(self) -> bool:
@@ -109,6 +117,7 @@ class Queue:
     async def register(self, slot: int, handle: ActorHandle) -> None:
         """A slot's process has started: whatever its predecessor held is free, and it is watched from now on."""
         self._ledger.lost(slot)
+        self._ledger.process[slot] = handle
         self._incarnation[slot] = self._incarnation.get(slot, 0) + 1
         if self._incarnation[slot] > self._most_starts:
             self._broken = f"slot {slot} died {self._most_starts} times, more often than its members explain"

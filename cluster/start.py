@@ -39,6 +39,15 @@ class Room:
     gpus: float
     most: int = 0
 
+    @property
+    def lanes(self) -> int:
+        """How many slots train in one process: those that share a GPU, as kernels of several processes take turns.
+
+        >>> [Room(slots=8, cpus=1, gpus=share).lanes for share in (0.0, 0.25, 0.3, 1.0, 2.0)]
+        [1, 4, 3, 1, 1]
+        """
+        return max(1, math.floor(1 / self.gpus + 1e-9)) if self.gpus else 1
+
 
 def start() -> None:
     """Join the cluster that `RAY_ADDRESS` names (a Ray job has it set), or start one on this machine.

@@ -1,8 +1,8 @@
 """Training ensembles in slots.
 
-A slot is a `TorchTrainer` of one worker whose training function pulls members from one queue until it is empty: a
-member per trainer would cost 10 to 20 seconds each, and many ranks of one trainer would all restart when one dies. One
-pool of slots may serve several runs.
+A slot is a trainer of one worker whose training function pulls members from one queue until it is empty: a member per
+trainer would cost 10 to 20 seconds each, and many ranks of one trainer would all restart when one dies. Slots that
+share a GPU are lanes of one such worker. One pool of slots may serve several runs.
 """
 
 import os
@@ -10,6 +10,7 @@ import platform
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ from cluster.source import Source
 from cluster.start import Room, fitting, nodes
 from salcore.data import Data
 from salcore.device import of_slot, pin
+from salcore.lanes import side_by_side
 from salcore.logs import Log
 from salcore.member_files import fail, train_member
 from salcore.members import Member
@@ -43,7 +45,7 @@ class Run:
     members: Sequence[Member]
 
 
-POLL_S = 1.0
+POLL_S = 0.5
 """The driver asks the queue this often: it shares its cores with the slots."""
 LOOK_S = 5.0
 """It looks this often whether nodes have joined."""
@@ -60,18 +62,21 @@ def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch:
     """
     work = [Work(run=number, member=member) for number, run in enumerate(runs) for member in run.members]
     queue = _queue_here(work, attempts, name)
-    slots: list[_Slot] = []
-    wanted, looked = min(room.slots, len(work)), time.monotonic()
+    trainers: list[_Trainer] = []
+    wanted, started, looked = min(room.slots, len(work)), 0, time.monotonic()
     try:
         while True:
-            slots += [_Slot(each, queue, runs, room, name, scratch) for each in range(len(slots), wanted)]
+            while started < wanted:
+                slots = range(started, min(started + room.lanes, wanted))
+                trainers.append(_Trainer(slots, queue, runs, room, name, scratch))
+                started = slots.stop
             status = _status(queue)
             yield status
             if status.finished or status.broken:
                 break
-            _check_alive(slots)
+            _check_alive(trainers)
             time.sleep(POLL_S)
-            if room.most > len(slots) and time.monotonic() - looked > LOOK_S:
+            if room.most > started and time.monotonic() - looked > LOOK_S:
                 looked, left = time.monotonic(), status.members - len(status.outcomes) - len(status.given_up)
                 wanted = min(room.most, left, fitting(room.cpus, room.gpus, nodes()))
         for given_up in status.given_up:
@@ -80,13 +85,13 @@ def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch:
         if status.broken:
             raise Broken(status.broken)
         over = time.monotonic() + LEAVE_S
-        for slot in slots:
-            slot.join(max(0.0, over - time.monotonic()))
+        for trainer in trainers:
+            trainer.join(max(0.0, over - time.monotonic()))
     finally:
         queue.close.remote()
 
 
-class _Trainer(DataParallelTrainer):
+class _SlotTrainer(DataParallelTrainer):
     """What a `TorchTrainer` is but for its process group, which one worker has no use for.
 
     Nor has it one for two helpers, each of which is a process and takes 1 % of a core. One hands out Ray datasets, of
@@ -101,24 +106,25 @@ class _Trainer(DataParallelTrainer):
         return [each for each in super()._create_default_callbacks() if type(each).__name__ not in self._UNUSED]
 
 
-class _Slot(threading.Thread):
-    """A thread of the driver in which one trainer runs: `fit()` blocks."""
+class _Trainer(threading.Thread):
+    """A thread of the driver in which the trainer of a slot, or of those that share a GPU, runs: `fit()` blocks."""
 
-    def __init__(self, number: int, queue: Any, runs: Sequence[Run], room: Room, name: str, scratch: str) -> None:
-        super().__init__(daemon=True, name=f"slot-{number}")
+    def __init__(self, slots: range, queue: Any, runs: Sequence[Run], room: Room, name: str, scratch: str) -> None:
+        super().__init__(daemon=True, name=f"slot-{slots[0]}")
         self.error: BaseException | None = None
-        self._trainer = _Trainer(
-            partial(_pull_members, queue, number, list(runs), room),  # as a config its controller would load it too
+        gpus = round(room.gpus * len(slots), 4)  # Ray counts no finer
+        self._trainer = _SlotTrainer(
+            partial(_pull_members, queue, slots, list(runs), room),  # as a config its controller would load it too
             scaling_config=ScalingConfig(
                 num_workers=1,
-                use_gpu=room.gpus > 0,
-                resources_per_worker={"CPU": room.cpus} | ({"GPU": room.gpus} if room.gpus else {}),
+                use_gpu=gpus > 0,
+                resources_per_worker={"CPU": room.cpus} | ({"GPU": gpus} if gpus else {}),
             ),
             run_config=RunConfig(
-                name=f"{name}-slot-{number}",
+                name=f"{name}-slot-{slots[0]}",
                 storage_path=scratch,
                 failure_config=FailureConfig(max_failures=-1),
-                callbacks=naming.callbacks(f"slot {number} of {_title(runs)}"),
+                callbacks=naming.callbacks(f"{_called(slots)} of {_title(runs)}"),
             ),
         )
         self.start()
@@ -130,18 +136,36 @@ class _Slot(threading.Thread):
             self.error = error
 
 
+def _called(slots: range) -> str:
+    """What a worker's slots are called together.
+
+    >>> _called(range(2, 3)), _called(range(4, 8))
+    ('slot 2', 'slots 4 to 7')
+    """
+    return f"slot {slots[0]}" if len(slots) == 1 else f"slots {slots[0]} to {slots[-1]}"
+
+
 def _title(runs: Sequence[Run]) -> str:
     """The first run's directory, as people call a run, and how many more there are."""
     first = str(runs[0].store).rpartition("/")[2]
     return first if len(runs) == 1 else f"{first} and {len(runs) - 1} more"
 
 
-def _pull_members(queue: Any, slot: int, runs: Sequence[Run], room: Room) -> None:
-    """The training function of a slot. What it cannot mend it tells the queue: raising would restart it for ever."""
-    try:
+def _pull_members(queue: Any, slots: range, runs: Sequence[Run], room: Room) -> None:
+    """The training function of a worker: its slots pull members side by side."""
+    with _telling(queue):
         pin(room.cpus)
-        ray.get(queue.register.remote(slot, ray.get_runtime_context().current_actor))
-        _work_off(queue, slot, runs, of_slot(room.gpus))
+        me, held, device = ray.get_runtime_context().current_actor, _Held(runs), of_slot(room.gpus)
+        for slot in slots:
+            ray.get(queue.register.remote(slot, me))
+        side_by_side([partial(_work_off, queue, slot, held, device) for slot in slots], device)
+
+
+@contextmanager
+def _telling(queue: Any) -> Iterator[None]:
+    """A block that tells the queue what it cannot mend: raising would have Train restart the worker for ever."""
+    try:
+        yield
     except OSError as error:
         reason = f"storage cannot be used ({error}): make room or mend it, then run the same command"
         ray.get(queue.broken.remote(reason))
@@ -151,17 +175,39 @@ def _pull_members(queue: Any, slot: int, runs: Sequence[Run], room: Room) -> Non
         ray.get(queue.broken.remote(f"{type(error).__name__} in a slot: {error}"))
 
 
-def _work_off(queue: Any, slot: int, runs: Sequence[Run], device: str) -> None:
-    """Pull members until there are none; the data and the log of the run at hand are kept."""
-    held: tuple[int, Data, Log] | None = None
+class _Held:
+    """The data of the run at hand, which the slots of a process share."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = runs
+        self._lock = threading.Lock()
+        self._held: tuple[int, Data] | None = None
+
+    def data(self, run: int) -> Data:
+        """The data of a run, kept until another one's are asked for."""
+        with self._lock:
+            if self._held is None or self._held[0] != run:
+                self._held = run, self.runs[run].data.get()
+            return self._held[1]
+
+
+def _work_off(queue: Any, slot: int, held: _Held, device: str) -> None:
+    """Pull members until there are none; what is wrong with one slot is told while others go on."""
+    with _telling(queue):
+        _train_all(queue, slot, held, device)
+
+
+def _train_all(queue: Any, slot: int, held: _Held, device: str) -> None:
+    """Train one member after the other; the log of the run at hand is kept."""
+    logs: dict[int, Log] = {}
     while (work := ray.get(queue.take.remote(slot))) != "leave":
         if work is None:
             time.sleep(0.5)
             continue
-        run, index = runs[work.run], work.member.index
-        if held is None or held[0] != work.run:
-            held = work.run, run.data.get(), Log(run.store, f"train-slot-{slot}")
-        log = held[2]
+        run, index = held.runs[work.run], work.member.index
+        if work.run not in logs:
+            logs = {work.run: Log(run.store, f"train-slot-{slot}")}
+        log = logs[work.run]
         log.write(f"process {os.getpid()} on {platform.node()}, {torch.get_num_threads()} threads")
         log.write(f"member {index} begins")
         log.close()
@@ -170,7 +216,7 @@ def _work_off(queue: Any, slot: int, runs: Sequence[Run], device: str) -> None:
             log.write(f"member {index} {record.row()}")
             queue.epoch.remote()
 
-        outcome = train_member(work.member, held[1], run.store, device=device, on_epoch=on_epoch)
+        outcome = train_member(work.member, held.data(work.run), run.store, device=device, on_epoch=on_epoch)
         log.write(f"member {index} {'is trained' if outcome.reason is None else f'failed: {outcome.reason}'}")
         log.close()
         ray.get(queue.done.remote(slot, work.run, outcome))
@@ -192,7 +238,7 @@ def _status(queue: Any) -> Status:
         raise Broken(f"the queue that hands out members died ({told}); run the same command again") from None
 
 
-def _check_alive(slots: Sequence[_Slot]) -> None:
-    if all(not slot.is_alive() for slot in slots):
-        errors = [slot.error for slot in slots if slot.error]
+def _check_alive(trainers: Sequence[_Trainer]) -> None:
+    if all(not trainer.is_alive() for trainer in trainers):
+        errors = [trainer.error for trainer in trainers if trainer.error]
         raise Broken(f"every slot stopped before the work was done: {errors[0] if errors else 'no reason was given'}")

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from salcore.turns import TURNS
+
 ON_CPU: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 """How draws are made, whatever the caller's default type and device are: the same numbers everywhere."""
 
@@ -37,20 +39,50 @@ def generator(root: int, *key: int, device: str | torch.device = "cpu") -> torch
 
 
 @contextmanager
-def forked(root: int, *key: int) -> Iterator[None]:
+def forked(root: int, *key: int) -> Iterator["Fork"]:
     """Seed the global generators of Python, NumPy and torch for the block, and put them back after it.
 
-    For what cannot take a generator: dropout, and the constructors of torchvision and of users.
+    For what cannot take a generator: dropout, and the constructors of torchvision and of users. Blocks of other threads
+    wait for the end of this one, or until it hands on.
     """
     seed = derive(root, *key)
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - users' code may draw from it
-    with torch.random.fork_rng(devices):
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
+    TURNS.take()
+    fork = Fork()
+    try:
+        with torch.random.fork_rng(devices):
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            torch.manual_seed(seed)
+            yield fork
+    finally:
+        _put_back(fork.outside)
+        TURNS.leave()
+
+
+class Fork:
+    """A block that has the global generators to itself; `outside` is how they stood before it."""
+
+    def __init__(self) -> None:
+        self.outside = _states()
+
+    def hand_on(self) -> None:
+        """Let the threads that wait have their turn, if any does, and go on with this one's generators after it."""
+        if TURNS.wanted:
+            inside = _states()
+            _put_back(self.outside)
+            TURNS.leave()
+            TURNS.take()
+            self.outside = _states()
+            _put_back(inside)
+
+
+def _states() -> tuple[Any, Any, torch.Tensor]:
+    """How the global generators stand; those of GPUs go with the turn."""
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - users' code may draw
+
+
+def _put_back(states: tuple[Any, Any, torch.Tensor]) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    torch.set_rng_state(states[2])

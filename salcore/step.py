@@ -141,6 +141,6 @@ def cuda_graph(work: Callable[[], Tensor], generator: torch.Generator) -> tuple[
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(generator)
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other lanes go on
             result = work()
     return graph.replay, result

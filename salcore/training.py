@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from salcore.spec import AttentionSpec, ModelSpec
 
 
+TURN = 8
+"""Steps until a training hands on to one beside it (`salcore.lanes`): on a GPU they wait in its stream's queue."""
+
+
 class Diverged(ArithmeticError):
     """The loss of a member became infinite or not a number: the member fails, the others go on."""
 
@@ -179,12 +183,14 @@ def _train_epoch(
     total = torch.zeros((), dtype=torch.float64, device=device)
     model.train()
     step.begin(epoch)
-    with seeds.forked(member.seeds["model"], epoch):
-        for batch in batches:
+    with seeds.forked(member.seeds["model"], epoch) as fork:
+        for number, batch in enumerate(batches, 1):
             loss = step(batch)
             optimizer.step()
             schedule.step()
             total += loss * len(batch.inputs)
+            if number % TURN == 0:
+                fork.hand_on()
     mean = float(total) / len(data.train)
     if not math.isfinite(mean):
         raise Diverged(f"the training loss is {mean} in epoch {epoch}: try a smaller training.learning_rate")

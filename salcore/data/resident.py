@@ -30,6 +30,7 @@ def held_on(array: np.ndarray, device: torch.device) -> Tensor | None:
     key = id(array), device
     if key not in _HELD:
         fits = not isinstance(array, np.memmap) and array.nbytes <= SHARE * torch.cuda.mem_get_info(device)[0]
+        # The copy is waited for, so other streams may read it.
         _HELD[key] = torch.from_numpy(np.array(array)).to(device) if fits else None
         weakref.finalize(array, _HELD.pop, key, None)
     return _HELD[key]

@@ -206,7 +206,10 @@ class ClusterSpec(Part):
         "members trained at the same time; auto: what cores or GPUs hold", "slots", default="auto"
     )
     gpus_per_slot: float | Literal["auto"] = told(
-        "GPUs of one slot, fractions allowed; auto: 1 where there are any", "GPUs", default="auto"
+        "GPUs of one slot; slots of a fraction, such as 0.25, train side by side in one process where they make up "
+        "a GPU; auto: 1 where there are any",
+        "GPUs",
+        default="auto",
     )
     attempts: int = told("crashes of a slot after which the member it trained is given up", "attempts", default=3, ge=1)
 

@@ -6,6 +6,7 @@ lie on the GPU.
 
 - G1: an epoch of torchvision's ResNet-18 at 32 pixels on 50,000 images, bfloat16, batch 512: at most 0.30 s;
 - G1: what the CUDA graph brings, the same epoch step by step against by replay, and of the small CNN;
+- G2: four members side by side, each on a stream of its own, against one after the other;
 - G3: a guided step against a standard step of ResNet-18: at most 2.45;
 - G4: seven methods of 30 ResNet-18 on 10,000 images: at most 300 s, from 2,048 images of one member;
 - G5: filter profiles of ResNet-50 for 50,000 images of 224 pixels: at most 120 s, from 512 images.
@@ -15,8 +16,11 @@ Before the clock an epoch by replay and one step by step end with the same weigh
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -28,6 +32,7 @@ from salcore import seeds, training
 from salcore.attribution import METHODS
 from salcore.data import Data, Part
 from salcore.device import pin
+from salcore.lanes import side_by_side
 from salcore.models import build
 from salcore.models.quick import quick
 from salcore.parameter_space import filter_profiles
@@ -49,6 +54,7 @@ METHODS_TIMED: dict[str, dict[str, Any]] = {
     "gradient_shap": {"num_samples": 32},
 }
 EXPLAINED, PROFILED = 2048, 512
+LANES = 4
 
 
 def data(images: int = IMAGES, side: int = 32) -> Data:
@@ -61,14 +67,14 @@ def data(images: int = IMAGES, side: int = 32) -> Data:
     return Data(train=train, validation=none, evaluation=none, classes=classes, mean=half, std=half, digest="")
 
 
-def member(name: str, **changes: Any) -> Any:
+def member(name: str, *, root: int = 0, **changes: Any) -> Any:
     """A member of many epochs."""
     how = {
         **{"epochs": 1000, "batch_size": BATCH, "optimizer": "sgd", "schedule": "constant", "learning_rate": 0.01},
         **{"weight_decay": 0.0, "momentum": 0.9, "patience": None, "precision": "bfloat16", "objective": "standard"},
         **{"augment": SimpleNamespace(crop=4, flip=True), "guidance": GUIDANCE},
     }
-    purposes = {purpose: seeds.derive(0, 0, number) for number, purpose in enumerate(seeds.PURPOSES)}
+    purposes = {purpose: seeds.derive(root, 0, number) for number, purpose in enumerate(seeds.PURPOSES)}
     model = SimpleNamespace(name=name, settings={}, weights=None)
     return SimpleNamespace(
         seeds=purposes, model=model, training=SimpleNamespace(**how | changes), weights=None, start=None
@@ -89,6 +95,35 @@ class Epochs:
         return record.state["model"]
 
 
+class Lanes:
+    """Trainings of several members that go on an epoch at each call, side by side or one after the other.
+
+    A graph belongs to the thread's generators, so the threads stay.
+    """
+
+    def __init__(self, name: str, images: Data, *, beside: bool = True) -> None:
+        self._go, self._done = threading.Barrier(LANES + 1), threading.Barrier(LANES + 1)
+        self._lock = nullcontext() if beside else threading.Lock()
+        self._models: list[dict[str, torch.Tensor]] = [{}] * LANES
+        work = [partial(self._train, name, images, number) for number in range(LANES)]
+        threading.Thread(target=side_by_side, args=(work, "cuda"), daemon=True).start()
+        self()
+
+    def __call__(self) -> list[dict[str, torch.Tensor]]:
+        self._go.wait()
+        self._done.wait()
+        return self._models
+
+    def _train(self, name: str, images: Data, number: int) -> None:
+        records = fit(member(name, root=number), images, device="cuda")
+        while True:
+            self._go.wait()
+            with self._lock:
+                self._models[number] = next(records).state["model"]
+                torch.cuda.current_stream().synchronize()
+            self._done.wait()
+
+
 def _step_by_step(*arguments: Any) -> Step:
     step = Step(*arguments)
     step._capture = None
@@ -97,9 +132,20 @@ def _step_by_step(*arguments: Any) -> Step:
 
 def same(name: str, images: Data) -> None:
     """Raise unless a training by replay and one step by step have the same bits after two epochs."""
-    few = replace(images, train=replace(images.train, index=np.arange(2 * BATCH + 100)))
-    mine, theirs = (Epochs(member(name), few, replayed=replayed)() for replayed in (True, False))
+    mine, theirs = (Epochs(member(name), few(images), replayed=replayed)() for replayed in (True, False))
     assert all(torch.equal(mine[key], theirs[key]) for key in mine), "the weights differ"
+
+
+def same_beside(name: str, images: Data) -> None:
+    """Raise unless members side by side and one after the other have the same bits after two epochs."""
+    beside, after = (Lanes(name, few(images), beside=how)() for how in (True, False))
+    for mine, theirs in zip(beside, after, strict=True):
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine), "the weights differ"
+
+
+def few(images: Data) -> Data:
+    """Two batches and a smaller one of them."""
+    return replace(images, train=replace(images.train, index=np.arange(2 * BATCH + 100)))
 
 
 def seconds(work: Callable[[], Any]) -> list[float]:
@@ -125,6 +171,14 @@ def rows() -> Iterator[harness.Row]:
             Epochs(member(name), images),
             Epochs(member(name), images, replayed=False),
             check=lambda name=name: same(name, images),
+            detail=detail,
+        )
+    for name in ("resnet18", "small_cnn"):
+        yield harness.compare(
+            f"G2 epochs of {LANES} members on streams against one after the other, {name}",
+            Lanes(name, images),
+            Lanes(name, images, beside=False),
+            check=lambda name=name: same_beside(name, images),
             detail=detail,
         )
     guided = seconds(Epochs(member("resnet18", objective="guided"), images))

@@ -9,8 +9,7 @@ from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from cluster.queue import Ledger, Work
-from salcore.member_files import Outcome
-from salcore.members import plan
+from salcore.members import Outcome, plan
 from salcore.spec import parse
 
 MEMBERS = plan(parse("ensemble: {members: 6}"), "data")
@@ -50,6 +49,31 @@ def test_the_member_of_a_dead_slot_goes_to_the_next_free_one():
     found.take(1)
     found.lost(0)
     assert found.take(1 + 1).member is lost.member  # before member 2, which waited longer
+
+
+def test_of_members_that_saw_their_process_die_one_at_a_time_is_held_in_a_process():
+    """Slots 0 to 2 are one process, which member 1 brings down whenever it is held: it alone is given up."""
+    found = ledger(6)
+    found.process = dict.fromkeys(range(3), "process")
+    held = {}
+    while not found.finished:
+        for slot in range(3):
+            held[slot] = found.take(slot)
+        if 1 in {work.member.index for work in found.held.values()}:
+            for slot in range(3):
+                found.lost(slot)
+        else:
+            for slot, work in list(found.held.items()):
+                report(found, slot, work)
+    assert [work.member.index for work in found.given_up] == [1]
+    assert sorted(done.index for _, done in found.outcomes) == [0, 2, 3, 4, 5]
+    suspects = ledger(6)
+    suspects.process = {0: "one", 1: "one", 2: "other"}
+    for slot in range(2):
+        suspects.take(slot)
+    for slot in range(2):
+        suspects.lost(slot)
+    assert [suspects.take(slot).crashes for slot in range(3)] == [1, 0, 1]
 
 
 def test_a_slot_that_comes_back_without_a_word_gives_its_member_up():

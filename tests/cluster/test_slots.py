@@ -12,8 +12,8 @@ from cluster import start, train
 from cluster.queue import Queue, Work
 from cluster.source import Source
 from salcore.data import load
-from salcore.member_files import CHECKPOINT, Outcome, trained
-from salcore.members import plan
+from salcore.member_files import CHECKPOINT, WEIGHTS, train_member, trained
+from salcore.members import Outcome, plan
 from salcore.spec import parse
 from salcore.storage import Store
 
@@ -141,3 +141,25 @@ def test_data_is_one_copy_that_workers_cannot_change(ray_cluster):
     images = source.get().train.values
     assert not images.flags.writeable
     assert (images == data.train.values).all()
+
+
+def test_slots_that_share_a_gpu_are_lanes_of_one_process(ray_cluster, tmp_path, monkeypatch):
+    """Here without the GPU: one worker, whose lanes train all members to the bits of each alone."""
+    monkeypatch.setattr(start.Room, "lanes", 2)
+    spec, data, planned = members(3, "training.epochs=3", "model.dropout=0.3")
+    store, alone = Store(tmp_path / "lanes"), Store(tmp_path / "alone")
+    run = train.Run(store=store, data=Source.of(data, spec.data), members=planned)
+    room = start.Room(slots=2, cpus=1, gpus=0.0)
+    called, told = set(), []
+    for status in train.train([run], room, name=f"lanes-{os.getpid()}", attempts=3, scratch=str(tmp_path / "scratch")):
+        told.append(status)
+        called |= set(workers().values())
+    assert called == {"slots 0 to 1 of lanes"}
+    assert sorted(outcome.index for _, outcome in told[-1].outcomes) == [0, 1, 2]
+    logs = {log.stem: log.read_text() for log in (store.local / "logs").glob("train-slot-*.log")}
+    assert sorted(logs) == ["train-slot-0", "train-slot-1"]
+    assert len({log.split("process ")[1].split()[0] for log in logs.values()}) == 1
+    for member in planned:
+        train_member(member, data, alone)
+        file = f"members/{member.index:04d}/{WEIGHTS}"
+        assert store.read(file) == alone.read(file)

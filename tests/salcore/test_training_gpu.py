@@ -12,6 +12,7 @@ from salcore import seeds, training
 from salcore.data import Data, Part
 from salcore.data.batches import epoch_batches
 from salcore.device import pin
+from salcore.lanes import side_by_side
 from salcore.step import Step
 from salcore.training import fit
 
@@ -137,6 +138,30 @@ def test_a_training_resumed_after_an_epoch_ends_with_the_same_bits():
     later, others = ended(one, data, "cuda", state=torch.load(buffer, weights_only=True))
     assert later == rows[1:]
     assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("case", ["standard", "guided bfloat16"])
+def test_members_on_streams_side_by_side_end_with_the_bits_of_each_alone(network, case, recwarn):
+    several = []
+    for number in range(3):
+        one, data = member(network, **CASES[case])
+        one.seeds = {purpose: seeds.derive(number, 0) for purpose in one.seeds}
+        several.append(one)
+    alone = [ended(one, data, "cuda") for one in several]
+    found = [None] * len(several)
+
+    def work(place):
+        def do():
+            found[place] = ended(several[place], data, "cuda")
+
+        return do
+
+    side_by_side([work(place) for place in range(len(several))], "cuda")
+    assert not [told for told in recwarn if "CUDA graph" in str(told.message)]
+    for (rows, weights), (expected, others) in zip(found, alone, strict=True):
+        assert rows == expected
+        assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
 def test_batches_gathered_on_the_gpu_are_those_of_the_processor():
