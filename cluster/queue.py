@@ -8,7 +8,7 @@ long before the dead slot is back.
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -32,7 +32,8 @@ class Ledger:
     """Who holds what. Knows no Ray: `take`, `done` and `lost` are told what happened.
 
     A member whose slot died `attempts` times is given up and stands in `given_up`. Slots that are one `process` die
-    together, whichever member it is of; so of those that saw a slot die only one at a time is held in a process.
+    together, of whichever member: all of them are suspected once, and none is given up for that alone. From then on one
+    suspect at a time is held in a process, and is what that dies of.
     """
 
     waiting: deque[Work]
@@ -47,8 +48,7 @@ class Ledger:
         """The next member for a slot; None if none is waiting now."""
         if slot in self.held:
             self.lost(slot)  # it came back from a death that nobody reported
-        beside = [work for other, work in self.held.items() if self._process(other) == self._process(slot)]
-        suspected = any(work.crashes for work in beside)
+        suspected = any(self.held[other].crashes for other in self._beside(slot))
         found = next((work for work in self.waiting if not (suspected and work.crashes)), None)
         if found is not None:
             self.waiting.remove(found)
@@ -63,20 +63,24 @@ class Ledger:
             self.outcomes.append((run, outcome))
 
     def lost(self, slot: int, cause: str | None = None) -> None:
-        """A slot died: its member goes to the front of the line, or is given up."""
-        work = self.held.pop(slot, None)
-        if work is None:
+        """A slot died, and all of its process: their members go to the front of the line, or are given up."""
+        if slot not in self.held:
             return
         self.crashes += 1
-        cause = cause or work.cause
-        again = Work(run=work.run, member=work.member, crashes=work.crashes + 1, cause=cause)
-        if again.crashes >= self.attempts:
-            self.given_up.append(again)
-        else:
-            self.waiting.appendleft(again)
+        lost = [self.held.pop(each) for each in reversed(self._beside(slot))]
+        suspected = any(work.crashes for work in lost)
+        for work in lost:
+            if work.crashes or not suspected:
+                work = replace(work, crashes=work.crashes + 1, cause=cause or work.cause)
+            if work.crashes >= self.attempts and (suspected or len(lost) == 1):
+                self.given_up.append(work)
+            else:
+                self.waiting.appendleft(work)
 
-    def _process(self, slot: int) -> Any:
-        return self.process.get(slot, slot)
+    def _beside(self, slot: int) -> list[int]:
+        """The slots of its process that hold a member, itself among them."""
+        process = self.process.get(slot, slot)
+        return [each for each in self.held if self.process.get(each, each) == process]
 
     @property
     def finished(self) -> bool:

@@ -31,22 +31,15 @@ LEAVE_S = 1.0
 class Room:
     """What the cluster has for slots: their number, and processors and GPUs of one.
 
-    `most` are the slots that there may be once more nodes have joined, where that is more than `slots`.
+    `most` are the slots that there may be once more nodes have joined, where that is more than `slots`. So many `lanes`
+    train in one process: slots that share a GPU, as kernels of several processes take turns there.
     """
 
     slots: int
     cpus: int
     gpus: float
     most: int = 0
-
-    @property
-    def lanes(self) -> int:
-        """How many slots train in one process: those that share a GPU, as kernels of several processes take turns.
-
-        >>> [Room(slots=8, cpus=1, gpus=share).lanes for share in (0.0, 0.25, 0.3, 1.0, 2.0)]
-        [1, 4, 3, 1, 1]
-        """
-        return max(1, math.floor(1 / self.gpus + 1e-9)) if self.gpus else 1
+    lanes: int = 1
 
 
 def start() -> None:
@@ -116,7 +109,8 @@ def room(
     """
     if grows and isinstance(cluster.slots, int):
         gpus = _gpus(cluster, nodes)
-        return Room(slots=max(1, min(cluster.slots, work)), cpus=threads, gpus=gpus)
+        slots = max(1, min(cluster.slots, work))
+        return Room(slots=slots, cpus=threads, gpus=gpus, lanes=_lanes(threads, gpus, nodes))
     most_gpus = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
     most_cpus = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
     gpus = _gpus(cluster, nodes)
@@ -137,7 +131,24 @@ def room(
             "cluster.slots", f"no more slots of {gpus:g} GPUs than the cluster holds ({held})", cluster.slots
         )
     wanted = held if cluster.slots == "auto" else min(cluster.slots, held)
-    return Room(slots=max(1, min(wanted, work)), cpus=threads, gpus=gpus, most=work if grows else 0)
+    return Room(
+        slots=max(1, min(wanted, work)),
+        cpus=threads,
+        gpus=gpus,
+        most=work if grows else 0,
+        lanes=_lanes(threads, gpus, nodes),
+    )
+
+
+def _lanes(cpus: int, gpus: float, nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many slots share a GPU: as many as make one up, and as every node that has one has cores for.
+
+    >>> nodes = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 2.0}]
+    >>> [_lanes(cpus, gpus, nodes) for cpus, gpus in ((1, 0.0), (1, 0.25), (1, 0.3), (4, 0.25), (1, 1.0))]
+    [1, 4, 3, 2, 1]
+    """
+    held = [fitting(cpus, gpus, [node]) for node in nodes if node.get("GPU")]
+    return max(1, min(math.floor(1 / gpus + 1e-9), *held)) if 0 < gpus < 1 and held else 1
 
 
 def _gpus(cluster: ClusterSpec, nodes: Sequence[Mapping[str, float]]) -> float:

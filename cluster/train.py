@@ -38,14 +38,14 @@ from salcore.training import Epoch
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one run wants trained: where its files go, its data  and the members that are missing."""
+    """What one run wants trained: where its files go, its data and the members that are missing."""
 
     store: Store
     data: Source
     members: Sequence[Member]
 
 
-POLL_S = 0.5
+POLL_S = 1.0
 """The driver asks the queue this often: it shares its cores with the slots."""
 LOOK_S = 5.0
 """It looks this often whether nodes have joined."""
@@ -62,19 +62,19 @@ def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch:
     """
     work = [Work(run=number, member=member) for number, run in enumerate(runs) for member in run.members]
     queue = _queue_here(work, attempts, name)
-    trainers: list[_Trainer] = []
+    threads: list[_SlotThread] = []
     wanted, started, looked = min(room.slots, len(work)), 0, time.monotonic()
     try:
         while True:
             while started < wanted:
                 slots = range(started, min(started + room.lanes, wanted))
-                trainers.append(_Trainer(slots, queue, runs, room, name, scratch))
+                threads.append(_SlotThread(slots, queue, runs, room, name, scratch))
                 started = slots.stop
             status = _status(queue)
             yield status
             if status.finished or status.broken:
                 break
-            _check_alive(trainers)
+            _check_alive(threads)
             time.sleep(POLL_S)
             if room.most > started and time.monotonic() - looked > LOOK_S:
                 looked, left = time.monotonic(), status.members - len(status.outcomes) - len(status.given_up)
@@ -85,13 +85,13 @@ def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch:
         if status.broken:
             raise Broken(status.broken)
         over = time.monotonic() + LEAVE_S
-        for trainer in trainers:
-            trainer.join(max(0.0, over - time.monotonic()))
+        for thread in threads:
+            thread.join(max(0.0, over - time.monotonic()))
     finally:
         queue.close.remote()
 
 
-class _SlotTrainer(DataParallelTrainer):
+class _Trainer(DataParallelTrainer):
     """What a `TorchTrainer` is but for its process group, which one worker has no use for.
 
     Nor has it one for two helpers, each of which is a process and takes 1 % of a core. One hands out Ray datasets, of
@@ -106,19 +106,19 @@ class _SlotTrainer(DataParallelTrainer):
         return [each for each in super()._create_default_callbacks() if type(each).__name__ not in self._UNUSED]
 
 
-class _Trainer(threading.Thread):
+class _SlotThread(threading.Thread):
     """A thread of the driver in which the trainer of a slot, or of those that share a GPU, runs: `fit()` blocks."""
 
     def __init__(self, slots: range, queue: Any, runs: Sequence[Run], room: Room, name: str, scratch: str) -> None:
         super().__init__(daemon=True, name=f"slot-{slots[0]}")
         self.error: BaseException | None = None
         gpus = round(room.gpus * len(slots), 4)  # Ray counts no finer
-        self._trainer = _SlotTrainer(
-            partial(_pull_members, queue, slots, list(runs), room),  # as a config its controller would load it too
+        self._trainer = _Trainer(
+            partial(_pull_members, queue, slots, list(runs), room),  # its controller would load a `train_loop_config`
             scaling_config=ScalingConfig(
                 num_workers=1,
                 use_gpu=gpus > 0,
-                resources_per_worker={"CPU": room.cpus} | ({"GPU": gpus} if gpus else {}),
+                resources_per_worker={"CPU": room.cpus * len(slots)} | ({"GPU": gpus} if gpus else {}),
             ),
             run_config=RunConfig(
                 name=f"{name}-slot-{slots[0]}",
@@ -181,13 +181,14 @@ class _Held:
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
         self._lock = threading.Lock()
-        self._held: tuple[int, Data] | None = None
+        self._held: tuple[Source, Data] | None = None
 
     def data(self, run: int) -> Data:
-        """The data of a run, kept until another one's are asked for."""
+        """The data of a run, kept until others are asked for."""
+        source = self.runs[run].data
         with self._lock:
-            if self._held is None or self._held[0] != run:
-                self._held = run, self.runs[run].data.get()
+            if self._held is None or self._held[0] != source:
+                self._held = source, source.get()
             return self._held[1]
 
 
@@ -238,7 +239,7 @@ def _status(queue: Any) -> Status:
         raise Broken(f"the queue that hands out members died ({told}); run the same command again") from None
 
 
-def _check_alive(trainers: Sequence[_Trainer]) -> None:
-    if all(not trainer.is_alive() for trainer in trainers):
-        errors = [trainer.error for trainer in trainers if trainer.error]
+def _check_alive(threads: Sequence[_SlotThread]) -> None:
+    if all(not thread.is_alive() for thread in threads):
+        errors = [thread.error for thread in threads if thread.error]
         raise Broken(f"every slot stopped before the work was done: {errors[0] if errors else 'no reason was given'}")

@@ -24,7 +24,7 @@ from ray.tune.stopper import Stopper
 from cluster.errors import Broken
 from cluster.source import Source
 from cluster.start import Room
-from salcore.device import of_slot, pin
+from salcore.device import pin
 from salcore.logs import Log
 from salcore.search import Record, Schedule, Trial, fail, record, run
 from salcore.spec import SearchSpec
@@ -150,7 +150,7 @@ def _trial(config: dict[str, Any], work: _Work) -> None:
     trial: Trial = config["trial"]
     log = Log(trial.store, "trial")
     log.write(f"process {os.getpid()} on {platform.node()}, {work.threads} threads")
-    device = of_slot(work.gpu)
+    device = "cuda" if work.gpu else "cpu"
     try:
         for found in run(trial, work.search, work.data.get(), standard=work.standard, device=device):
             log.write(f"{len(found.members)} of {trial.spec.ensemble.members} members {found.reason or ''}".rstrip())

@@ -168,13 +168,12 @@ class Explainer:
             classes = padded(known, len(inputs)).to(inputs.device)
             with as_built(network) if plain else in_precision(network, self._spec, method, self._device):
                 values = METHODS[method.name](model, inputs, classes, **settings)
-            maps.append(stored(values, self._data.kind, batch.valid)[:rows].float())
+            maps.append(stored(values, self._data.kind, batch.valid)[:rows].float().cpu().numpy())
             if method.name in COMPLETE:
                 rest = COMPLETE[method.name](model, inputs, classes, values, **settings)
-                residuals.append(rest[:rows].float())
+                residuals.append(rest[:rows].float().cpu().numpy())
             start += rows
-        # Off the device in one piece: a GPU goes from pass to pass without waiting for this process.
-        return _array(maps), _array(residuals) if residuals else None
+        return np.concatenate(maps), np.concatenate(residuals) if residuals else None
 
     def _shard(self, member: Member, method: MethodSpec, part: Range, predictions: Predictions) -> pa.Buffer:
         targets = self.targets(member, part)
@@ -275,10 +274,6 @@ def maps_fingerprints(
         *([marks.statistics(member.index)] if marks is not None and standardised else []),
         *(["bfloat16"] if in_bfloat16(spec) else []),
     )
-
-
-def _array(blocks: list[Tensor]) -> np.ndarray:
-    return torch.cat(blocks).cpu().contiguous().numpy()
 
 
 def in_bfloat16(spec: Spec) -> bool:

@@ -5,6 +5,7 @@ instead. What the threads share are the global generators of Python, NumPy and t
 (`salcore.turns`), and hands them on between steps. So a member draws what it draws alone, and ends with the same bits.
 """
 
+import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -15,26 +16,29 @@ from salcore.turns import TURNS
 
 
 def side_by_side(work: Sequence[Callable[[], None]], device: str) -> None:
-    """Do all the work, each in a lane of its own; raises the first error when all have ended. One needs no lane."""
+    """Do all the work, each in a lane of its own; one alone needs none.
+
+    Raises an error as soon as a lane does, and leaves the others to end with the process: what they wait for may be
+    what the failed one holds.
+    """
     if len(work) == 1:
         work[0]()
         return
-    errors: list[BaseException] = []
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
     def run(each: Callable[[], None]) -> None:
         try:
             with _stream(device):
                 each()
+            ended.put(None)
         except BaseException as error:
-            errors.append(error)
+            ended.put(error)
 
-    threads = [threading.Thread(target=run, args=(each,), daemon=True) for each in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+    for each in work:
+        threading.Thread(target=run, args=(each,), daemon=True).start()
+    for _ in work:
+        if (error := ended.get()) is not None:
+            raise error
 
 
 @contextmanager

@@ -141,6 +141,7 @@ def cuda_graph(work: Callable[[], Tensor], generator: torch.Generator) -> tuple[
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other lanes go on
+        # On a stream of its own, which no other graph shares scratch memory with; and other lanes go on meanwhile.
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             result = work()
     return graph.replay, result

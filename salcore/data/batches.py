@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from salcore.data.part import Data, Part
-from salcore.data.resident import rows_of
+from salcore.data.resident import rows_of, sent
 
 if TYPE_CHECKING:
     from salcore.spec import AugmentSpec
@@ -26,9 +26,9 @@ def normalise(pixels: Tensor, mean: np.ndarray | Tensor, std: np.ndarray | Tenso
     """
     scale = 255.0 if pixels.dtype == torch.uint8 else 1.0
     shift, width = (
-        (torch.as_tensor(value, dtype=torch.float64) * scale)
-        .to(pixels.device, torch.float32)
-        .view(-1, *[1] * (pixels.ndim - 2))
+        sent((torch.as_tensor(value, dtype=torch.float64) * scale).to(torch.float32), pixels.device).view(
+            -1, *[1] * (pixels.ndim - 2)
+        )
         for value in (mean, std)
     )
     # Fresh strides: kernels are chosen by them, and NumPy gives an axis of one channel now this stride and now that,
@@ -155,7 +155,7 @@ def augmentation(pixels: Tensor, *, crop: int, flip: bool, generator: torch.Gene
     if flip:
         mirrored = torch.randint(0, 2, (count, 1), generator=generator).bool()
         columns = torch.where(mirrored, columns.flip(1), columns)
-    rows, columns = rows.to(pixels.device), columns.to(pixels.device)
+    rows, columns = sent(rows, pixels.device), sent(columns, pixels.device)
     sample = torch.arange(count, device=pixels.device)
     # Channels last inside: one gathered index then moves a whole pixel.
     picked = pixels.permute(0, 2, 3, 1)[sample[:, None, None], rows[:, :, None], columns[:, None, :]]

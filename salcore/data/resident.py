@@ -12,14 +12,21 @@ SHARE = 0.25
 _HELD: dict[tuple[int, torch.device], Tensor | None] = {}
 
 
+def sent(values: Tensor, device: torch.device | str) -> Tensor:
+    """The values on the device. For a GPU they are staged, so that neither this process nor other work waits."""
+    if torch.device(device).type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
+
+
 def rows_of(array: np.ndarray, rows: np.ndarray, device: torch.device | str) -> Tensor:
     """Some rows of an array as a tensor on the device, in memory of its own."""
     device = torch.device(device)
     held = held_on(array, device) if device.type == "cuda" else None
     if held is not None:
-        return held[torch.from_numpy(rows).to(device)]
+        return held[sent(torch.from_numpy(rows), device)]
     # Indexing by an array makes the batch's one copy, which is writable even where the set is not.
-    return torch.from_numpy(np.asarray(array[rows])).to(device)
+    return sent(torch.from_numpy(np.asarray(array[rows])), device)
 
 
 def held_on(array: np.ndarray, device: torch.device) -> Tensor | None:

@@ -11,6 +11,9 @@ from salcore.padding import bound
 # Sizes at which a network's least size is looked for: powers of two, and multiples of the patches of transformers.
 _LADDER = (1, 2, 4, 7, 8, 14, 16, 28, 32, 64, 128, 224, 256, 299, 384, 512)
 
+SMALL = 30_000_000
+"""Parameters up to which a network is tried with numbers."""
+
 Shape = tuple[int, ...]
 Build = Callable[[Shape], nn.Module]
 
@@ -19,9 +22,9 @@ def check_size(build: Build, name: str, *, input_shape: Shape, classes: int) -> 
     """Raise UserError, with the key `data.image_size`, unless the network takes the shape (C, H, W).
 
     The message names the smallest square that it takes, found by trying on the meta device: shapes without numbers. The
-    shape itself is tried with numbers, which takes less time than to load what shapes alone need.
+    shape itself is tried with numbers if the network is small, in less time than it takes to load what meta needs.
     """
-    if _takes(build, input_shape, classes, device="cpu"):
+    if _takes(build, input_shape, classes, numbers=True):
         return
     channels, *sides = input_shape
     smallest = _smallest(lambda size: _takes(build, (channels, size, size), classes))
@@ -63,9 +66,11 @@ def _outputs(network: nn.Module, inputs: Tensor) -> list[object]:
         return [network.train(mode)(inputs) for mode in (True, False)]
 
 
-def _takes(build: Build, input_shape: Shape, classes: int, *, device: str = "meta") -> bool:
+def _takes(build: Build, input_shape: Shape, classes: int, *, numbers: bool = False) -> bool:
     try:
-        network = _skeleton(build, input_shape) if device == "meta" else build(input_shape)
+        network, device = _skeleton(build, input_shape), "meta"
+        if numbers and sum(parameter.numel() for parameter in network.parameters()) < SMALL:
+            network, device = build(input_shape), "cpu"
         outputs = _outputs(network, torch.zeros(2, *input_shape, device=device))
     except UserError:
         raise

@@ -27,7 +27,6 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its pool: one thread per process
 
 import numpy as np
-import ray
 
 from cluster import start, train
 from cluster.source import Source
@@ -79,7 +78,7 @@ def with_ray(spec: Spec, data: Data, members: Sequence[Member], folder: Path) ->
         for _ in train.train([run], room, name=folder.name, attempts=1, scratch=str(folder / "scratch")):
             pass
     finally:
-        ray.shutdown()
+        start.stop()
     return _timing(store, members, began)
 
 

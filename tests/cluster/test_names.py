@@ -33,7 +33,7 @@ def test_a_slot_has_none_of_the_helpers_that_it_leaves_out():
     asked = {"train_loop_per_worker": print, "scaling_config": ScalingConfig(num_workers=1)}
     whole, ours = (
         {type(each).__name__ for each in trainer(**asked)._create_default_callbacks()}
-        for trainer in (DataParallelTrainer, train._SlotTrainer)
+        for trainer in (DataParallelTrainer, train._Trainer)
     )
     assert whole - ours == {"DatasetsCallback", "PlacementGroupCleanerCallback"}
     assert ours < whole

@@ -51,9 +51,10 @@ def test_the_member_of_a_dead_slot_goes_to_the_next_free_one():
     assert found.take(1 + 1).member is lost.member  # before member 2, which waited longer
 
 
-def test_of_members_that_saw_their_process_die_one_at_a_time_is_held_in_a_process():
+@pytest.mark.parametrize("attempts", [1, 2, 3])
+def test_of_members_that_saw_their_process_die_one_at_a_time_is_held_in_a_process(attempts):
     """Slots 0 to 2 are one process, which member 1 brings down whenever it is held: it alone is given up."""
-    found = ledger(6)
+    found = ledger(6, attempts)
     found.process = dict.fromkeys(range(3), "process")
     held = {}
     while not found.finished:
@@ -65,7 +66,8 @@ def test_of_members_that_saw_their_process_die_one_at_a_time_is_held_in_a_proces
         else:
             for slot, work in list(found.held.items()):
                 report(found, slot, work)
-    assert [work.member.index for work in found.given_up] == [1]
+    assert [(work.member.index, work.crashes) for work in found.given_up] == [(1, max(attempts, 2))]
+    assert found.crashes == max(attempts, 2), "a process's death counts once"
     assert sorted(done.index for _, done in found.outcomes) == [0, 2, 3, 4, 5]
     suspects = ledger(6)
     suspects.process = {0: "one", 1: "one", 2: "other"}

@@ -143,13 +143,12 @@ def test_data_is_one_copy_that_workers_cannot_change(ray_cluster):
     assert (images == data.train.values).all()
 
 
-def test_slots_that_share_a_gpu_are_lanes_of_one_process(ray_cluster, tmp_path, monkeypatch):
+def test_slots_that_share_a_gpu_are_lanes_of_one_process(ray_cluster, tmp_path):
     """Here without the GPU: one worker, whose lanes train all members to the bits of each alone."""
-    monkeypatch.setattr(start.Room, "lanes", 2)
     spec, data, planned = members(3, "training.epochs=3", "model.dropout=0.3")
     store, alone = Store(tmp_path / "lanes"), Store(tmp_path / "alone")
     run = train.Run(store=store, data=Source.of(data, spec.data), members=planned)
-    room = start.Room(slots=2, cpus=1, gpus=0.0)
+    room = start.Room(slots=2, cpus=1, gpus=0.0, lanes=2)
     called, told = set(), []
     for status in train.train([run], room, name=f"lanes-{os.getpid()}", attempts=3, scratch=str(tmp_path / "scratch")):
         told.append(status)

@@ -31,12 +31,22 @@ def test_without_gpus_slots_fill_the_cores(nodes, threads, slots):
 
 
 @pytest.mark.parametrize(
-    ("gpus", "threads", "slots"),
-    [("auto", 1, 6), (1, 1, 6), (0.5, 1, 12), (0.25, 1, 24), (2, 1, 3), (4, 1, 1), (0, 1, 32), (0.25, 4, 8)],
+    ("gpus", "threads", "slots", "lanes"),
+    [
+        ("auto", 1, 6, 1),
+        (1, 1, 6, 1),
+        (0.5, 1, 12, 2),
+        (0.25, 1, 24, 4),
+        (2, 1, 3, 1),
+        (4, 1, 1, 1),
+        (0, 1, 32, 1),
+        (0.25, 4, 8, 4),
+        (0.25, 8, 4, 2),  # a process has the cores of all its slots, and a node no more than two of these
+    ],
 )
-def test_with_gpus_slots_fill_the_gpus_or_the_cores_whichever_is_less(gpus, threads, slots):
+def test_with_gpus_slots_fill_the_gpus_or_the_cores_whichever_is_less(gpus, threads, slots, lanes):
     per_slot = 1.0 if gpus == "auto" else float(gpus)
-    expected = Room(slots=slots, cpus=threads, gpus=per_slot)
+    expected = Room(slots=slots, cpus=threads, gpus=per_slot, lanes=lanes)
     assert found(GPUS, threads=threads, gpus_per_slot=gpus if gpus == "auto" else float(gpus)) == expected
 
 

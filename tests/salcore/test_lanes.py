@@ -61,8 +61,8 @@ def test_members_side_by_side_end_with_the_bits_of_each_alone(small, monkeypatch
     assert torch.equal(torch.get_rng_state(), stood[2])
 
 
-def test_without_turns_members_would_draw_from_one_another(small, monkeypatch):
-    """The test above can fail: what is drawn between two steps then comes from whoever seeded last."""
+def test_states_that_were_not_put_back_would_be_seen(monkeypatch):
+    """The test above can fail: what is drawn after a turn then comes from where another thread left the generators."""
     drawn = {}
 
     def work(number):
@@ -96,21 +96,23 @@ def test_lanes_run_at_the_same_time():
     side_by_side([meet.wait] * 3, "cpu")
 
 
-def test_an_error_is_raised_when_the_others_have_ended():
-    ended_too = []
+def test_an_error_is_raised_at_once_and_leaves_the_generators_to_the_others():
+    failed, drawn = threading.Event(), threading.Event()
 
     def fail():
         with forked(1):
             raise OSError("the disk is full")
 
-    def slow():
-        time.sleep(0.2)
-        with forked(2):  # whoever fails leaves the generators to the next
-            ended_too.append(True)
+    def go_on():
+        failed.wait()
+        with forked(2):
+            drawn.set()
 
     with pytest.raises(OSError, match="the disk is full"):
-        side_by_side([fail, slow], "cpu")
-    assert ended_too == [True]
+        side_by_side([fail, go_on], "cpu")
+    assert not drawn.is_set(), "it did not wait for the other lane, which may wait for the failed one"
+    failed.set()
+    assert drawn.wait(timeout=10)
 
 
 def test_turns_come_in_the_order_in_which_they_were_asked_for():

@@ -142,7 +142,8 @@ def test_a_training_resumed_after_an_epoch_ends_with_the_same_bits():
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("case", ["standard", "guided bfloat16"])
-def test_members_on_streams_side_by_side_end_with_the_bits_of_each_alone(network, case, recwarn):
+def test_members_on_streams_side_by_side_end_with_the_bits_of_each_alone(network, case, recwarn, monkeypatch):
+    monkeypatch.setattr(training, "TURN", 1)
     several = []
     for number in range(3):
         one, data = member(network, **CASES[case])
