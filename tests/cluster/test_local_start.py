@@ -234,6 +234,7 @@ def running() -> Iterator[Local]:
         process = subprocess.Popen(
             [sys.executable, "-m", "cluster.local", "--home", str(home), *ports()],
             cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore Ctrl-C
         )  # fmt: skip
     try:
         yield Local(home, process, environment)
