@@ -9,7 +9,7 @@ Tiny networks (16 of `small_cnn` on the digits, 10 epochs): at least 1.6. ResNet
 longer than the better one.
 
 Other threads add up in another order, so the two are not the same bits: losses of the first epoch have to agree within
-2 %.
+5 %, and their means over members within 1 %.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def rows(repeats: int, *, goals: bool) -> Iterator[harness.Row]:
             )
             for pair in zip(*folders, strict=True):
                 found, expected = (losses(folder, len(members)) for folder in pair)
-                np.testing.assert_allclose(found[:, 0], expected[:, 0], rtol=0.02)
+                np.testing.assert_allclose(found[:, 0], expected[:, 0], rtol=0.05)
+                np.testing.assert_allclose(found[:, 0].mean(), expected[:, 0].mean(), rtol=0.01)
             yield harness.measured(
                 f"G2 ensemble of {len(members)}, {name}, against one after the other",
                 np.divide(theirs, ours),
