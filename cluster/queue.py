@@ -151,6 +151,11 @@ class Queue:
         """Let the slots leave after the epoch they are in."""
         self._closed = True
 
+    async def over(self) -> None:
+        """Answers once nothing is left to do, or nothing can be done."""
+        while not (self._ledger.finished or self._broken):
+            await asyncio.sleep(0.1)
+
     async def status(self) -> Status:
         """What is known now."""
         ledger = self._ledger

@@ -62,6 +62,7 @@ def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch:
     """
     work = [Work(run=number, member=member) for number, run in enumerate(runs) for member in run.members]
     queue = _queue_here(work, attempts, name)
+    over = queue.over.remote()
     threads: list[_SlotThread] = []
     wanted, started, looked = min(room.slots, len(work)), 0, time.monotonic()
     try:
@@ -75,7 +76,7 @@ def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch:
             if status.finished or status.broken:
                 break
             _check_alive(threads)
-            time.sleep(POLL_S)
+            ray.wait([over], timeout=POLL_S)
             if room.most > started and time.monotonic() - looked > LOOK_S:
                 looked, left = time.monotonic(), status.members - len(status.outcomes) - len(status.given_up)
                 wanted = min(room.most, left, fitting(room.cpus, room.gpus, nodes()))
@@ -84,9 +85,9 @@ def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch:
             fail(runs[given_up.run].store, given_up.member, reason, epoch=0, attempts=given_up.crashes)
         if status.broken:
             raise Broken(status.broken)
-        over = time.monotonic() + LEAVE_S
+        latest = time.monotonic() + LEAVE_S
         for thread in threads:
-            thread.join(max(0.0, over - time.monotonic()))
+            thread.join(max(0.0, latest - time.monotonic()))
     finally:
         queue.close.remote()
 

@@ -48,10 +48,14 @@ class Session:
     source: Source | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def room(self, work: int) -> start.Room:
-        """Join the cluster, if that is not done, and see how many slots it has for so much work."""
+    def join(self) -> None:
+        """Join the cluster, if that is not done."""
         self.connect()
         on_termination()
+
+    def room(self, work: int) -> start.Room:
+        """Join the cluster and see how many slots it has for so much work."""
+        self.join()
         return start.room(
             self.plan.spec.cluster, self.plan.spec.training.pinned, work, start.nodes(), grows=start.grows()
         )
@@ -144,10 +148,11 @@ def statistics(session: Session, found: inventory.Inventory) -> pa.Table:
     work = list(ranges_to_reduce(plan, found))
     if work:
         with session.timed("reduce"):
-            room, log = session.room(len(work)), Log(plan.store, "reduce")
+            log = Log(plan.store, "reduce")
             if plan.spec.attribution.keep_maps:
-                reduced = reducing.reduce(work, plan.store)
+                reduced = reducing.reduce(work, plan.store, session.join)
             else:
+                room = session.room(len(work))
                 reduced = unkept.reduce(work, plan.spec, session.data(), plan.trained(), plan.store, room)
             for done, each in enumerate(reduced, 1):
                 log.write(f"{each.name} from members {', '.join(map(str, each.members))}")
@@ -280,12 +285,14 @@ def ranges_to_reduce(plan: Plan, found: inventory.Inventory) -> Iterator[reducin
     """Ranges whose statistics do not come from exactly the maps that are there now."""
     members = [member.index for member in plan.trained()]
     for method in plan.spec.attribution.methods:
+        kept = found.entries(method.folder, members[0]) if members else {}
         for path, inputs in found.inputs(method.folder, members).items():
             work = reducing.Work(
                 method=method.folder,
                 path=path,
                 members=tuple(members),
                 inputs=inputs,
+                bytes=kept[path].bytes * len(members) if path in kept else 0,
                 metadata={"method": method.folder, "attribution": method.name, "settings": method.settings},
             )
             if not work.done(plan.store):

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import safetensors.torch
 import torch
@@ -90,7 +91,8 @@ def train_member(
         if record is None:
             break
         rows.append(record.row())
-        store.write_parquet(member_file(member.index, HISTORY), pa.Table.from_pylist(rows))
+        columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}  # of lists Arrow loads pandas
+        store.write_parquet(member_file(member.index, HISTORY), pa.table(columns))
         if member.training.epochs and not member.weights:
             _save_checkpoint(store, member, record.state, rows)
         state = record.state

@@ -1,13 +1,24 @@
 """Optimizers and schedules by the names a spec uses. Every schedule advances once per step."""
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import torch
-from torch.optim import SGD, Adadelta, Adam, AdamW, Optimizer, lr_scheduler
+from torch.optim import Optimizer, lr_scheduler
 
 if TYPE_CHECKING:
     from salcore.spec import TrainingSpec
+
+
+def _eager(kind: type[Optimizer]) -> Callable[..., Optimizer]:
+    """The optimizer without the wrappers that tell torch.compile how to take it, whose import costs a process 1.6 s."""
+    own = {name: inspect.unwrap(getattr(kind, name)) for name in _WRAPPED}
+    return type(kind.__name__, (kind,), {**own, "step": torch.no_grad()(own["step"])})
+
+
+_WRAPPED = "step", "zero_grad", "add_param_group", "state_dict", "load_state_dict"
+Adam, AdamW, SGD, Adadelta = map(_eager, (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adadelta))
 
 
 def optimizer(parameters: Iterable[torch.nn.Parameter], training: "TrainingSpec") -> Optimizer:

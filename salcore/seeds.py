@@ -53,7 +53,9 @@ def forked(root: int, *key: int) -> Iterator["Fork"]:
         with torch.random.fork_rng(devices):
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # `torch.manual_seed` notes a stack trace for GPUs to come
+            if devices:
+                torch.cuda.manual_seed_all(seed)
             yield fork
     finally:
         _put_back(fork.outside)

@@ -59,6 +59,16 @@ attribution:
   {{batch_size: 16, shard_samples: 8, methods: [gradient, {{name: smoothgrad, num_samples: {draws}}}]}}
 """
 
+BY_TASKS = """
+from cluster import reduce
+from jobs import command
+from jobs.ensemble import ensemble
+
+reduce.START_S = 0.0
+command.main(ensemble)
+"""
+"""`jobs.ensemble`, but that every range is reduced by a task: such small ones the driver would reduce itself."""
+
 
 @dataclass(kw_only=True)
 class Storm:
@@ -139,8 +149,7 @@ class Storm:
         status = None if self.driver is None else self.driver.poll()
         assert status in (None, 0, -signal.SIGKILL), f"the driver ended by itself ({status}): {self.told()}"
         if self.driver is None or status:
-            command = [sys.executable, "-m", "jobs.ensemble", "storm.yaml", "--run-dir", "run"]
-            self.driver = self._start("driver", *command)
+            self.driver = self._start("driver", sys.executable, "-c", BY_TASKS, "storm.yaml", "--run-dir", "run")
 
     def _start(self, name: str, *command: str) -> subprocess.Popen:
         self.starts[name] += 1

@@ -1,8 +1,11 @@
 """A file of statistics is done where it comes from the same shards and from the same version of the statistics."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from cluster import reduce as reducing
 from cluster.reduce import Work
 from salcore import reduce, shards
 from salcore.layout import maps_folder
@@ -21,7 +24,7 @@ def scene(tmp_path):
         shards.write(store, name, shards.encode(maps=maps, metadata={}, **columns))
     metadata = {"method": "gradient"}
     return store, Work(
-        method="gradient", path="part-00000.arrow", members=(0, 1, 2), inputs="digest", metadata=metadata
+        method="gradient", path="part-00000.arrow", members=(0, 1, 2), inputs="digest", bytes=0, metadata=metadata
     )
 
 
@@ -30,8 +33,7 @@ def test_what_is_missing_damaged_or_of_other_shards_is_not_done(scene):
     assert not work.done(store)
     work.do(store)
     assert work.done(store)
-    other = Work(method="gradient", path=work.path, members=(0, 1, 2), inputs="another", metadata=work.metadata)
-    assert not other.done(store)
+    assert not replace(work, inputs="another").done(store)
     store.write(work.name, store.read(work.name)[:-40])
     assert not work.done(store)
 
@@ -54,3 +56,30 @@ def test_statistics_of_an_earlier_version_are_made_again(scene, older):
     assert not work.done(store)
     work.do(store)
     assert store.read(work.name) == whole
+
+
+def test_what_is_small_is_reduced_by_the_driver_and_the_rest_by_tasks(scene, ray_cluster, monkeypatch):
+    """The same bytes either way; a cluster is joined only where a task is needed, and once."""
+    store, work = scene
+    joined = []
+    assert list(reducing.reduce([work], store, lambda: joined.append("here"))) == [work]
+    assert joined == []
+    expected = store.read(work.name)
+    for large in (replace(work, bytes=reducing.SMALL + 1), replace(work, bytes=reducing.SMALL)):
+        store.delete(work.name)
+        assert list(reducing.reduce([large], store, lambda: joined.append("large"))) == [large]
+        assert store.read(work.name) == expected
+    assert joined == ["large"], "as much as SMALL is small"
+    store.delete(work.name)
+    monkeypatch.setattr(reducing, "START_S", 0.0)
+    assert list(reducing.reduce([work], store, lambda: joined.append("late"))) == [work]
+    assert store.read(work.name) == expected
+    assert joined == ["large", "late"]
+
+
+def test_a_large_range_is_not_reduced_by_the_driver(scene, ray_cluster, monkeypatch):
+    store, work = scene
+    monkeypatch.setattr(Work, "do", lambda *_: pytest.fail("by the driver"))
+    large = replace(work, bytes=reducing.SMALL + 1)
+    assert list(reducing.reduce([large], store, lambda: None)) == [large]
+    assert work.done(store)

@@ -88,6 +88,22 @@ def test_after_the_block_all_three_go_on_where_they_stood(raises):
     assert draw() == expected
 
 
+def test_a_block_draws_what_torch_draws_after_that_seed():
+    with forked(5, 2):
+        inside = torch.rand(4)
+    assert torch.equal(inside, torch.rand(4, generator=generator(5, 2)))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="calls are kept where no GPU was found yet")
+def test_blocks_leave_nothing_behind_for_gpus_that_never_come():
+    """`torch.manual_seed` keeps a call and its stack trace for the day that a GPU is used: kilobytes a block."""
+    kept = len(torch.cuda._queued_calls)
+    for key in range(3):
+        with forked(key):
+            draw()
+    assert len(torch.cuda._queued_calls) == kept
+
+
 def test_blocks_nest():
     with forked(1):
         first = draw()
