@@ -117,6 +117,7 @@ class Queue:
         self._epochs = 0
         self._broken: str | None = None
         self._closed = False
+        self._over = asyncio.Event()
 
     async def register(self, slot: int, handle: ActorHandle) -> None:
         """A slot's process has started: whatever its predecessor held is free, and it is watched from now on."""
@@ -132,6 +133,7 @@ class Queue:
     async def take(self, slot: int) -> Work | str | None:
         """A member, or None to ask again soon, or "leave"."""
         if self._closed or self._broken or self._ledger.finished:
+            self._over.set()
             return "leave"
         return self._ledger.take(slot)
 
@@ -152,9 +154,8 @@ class Queue:
         self._closed = True
 
     async def over(self) -> None:
-        """Answers once nothing is left to do, or nothing can be done."""
-        while not (self._ledger.finished or self._broken):
-            await asyncio.sleep(0.1)
+        """Answers once no slot has anything to do any more."""
+        await self._over.wait()
 
     async def status(self) -> Status:
         """What is known now."""
@@ -181,7 +182,7 @@ class Queue:
                 if self._incarnation[slot] == incarnation:
                     self._ledger.lost(slot, _cause(error))
                 return
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.0)
 
 
 def _cause(error: ray.exceptions.RayError) -> str | None:
