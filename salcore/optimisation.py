@@ -17,7 +17,7 @@ def _eager(kind: type[Optimizer]) -> Callable[..., Optimizer]:
     return type(kind.__name__, (kind,), {**own, "step": torch.no_grad()(own["step"])})
 
 
-_WRAPPED = "step", "zero_grad", "add_param_group", "state_dict", "load_state_dict"
+_WRAPPED = "step", "add_param_group", "state_dict", "load_state_dict"
 Adam, AdamW, SGD, Adadelta = map(_eager, (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adadelta))
 
 

@@ -149,11 +149,15 @@ def test_slots_that_share_a_gpu_are_lanes_of_one_process(ray_cluster, tmp_path):
     store, alone = Store(tmp_path / "lanes"), Store(tmp_path / "alone")
     run = train.Run(store=store, data=Source.of(data, spec.data), members=planned)
     room = start.Room(slots=2, cpus=1, gpus=0.0, lanes=2)
-    called, told = set(), []
+    called, told, arenas = set(), [], set()
     for status in train.train([run], room, name=f"lanes-{os.getpid()}", attempts=3, scratch=str(tmp_path / "scratch")):
         told.append(status)
         called |= set(workers().values())
+        for pid in workers():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                arenas.add(psutil.Process(pid).environ().get("MALLOC_ARENA_MAX"))
     assert called == {"slots 0 to 1 of lanes"}
+    assert arenas == {"1"}, "else glibc gives a thread's memory back after each step"
     assert sorted(outcome.index for _, outcome in told[-1].outcomes) == [0, 1, 2]
     logs = {log.stem: log.read_text() for log in (store.local / "logs").glob("train-slot-*.log")}
     assert sorted(logs) == ["train-slot-0", "train-slot-1"]

@@ -114,6 +114,8 @@ class Scene:
             found.enter(worker.explain(item))
         found.write()
         for work in stages.ranges_to_reduce(plan, found):
+            shards = [f"{layout.maps_folder(work.method, member)}/{work.path}" for member in work.members]
+            assert work.bytes == pytest.approx(sum(len(store.read(name)) for name in shards), rel=0.01)
             work.do(store)
         names = [name for name in store.files("stats") if name.endswith(".arrow")]
         table = summarise(read_stats(store, name) for name in sorted(names))
