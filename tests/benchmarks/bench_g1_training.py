@@ -36,7 +36,6 @@ from salcore.data.batches import epoch_batches, normalise
 from salcore.device import pin
 from salcore.members import Member
 from salcore.models import build
-from salcore.optimisation import optimizer
 from salcore.spec import AugmentSpec, ModelSpec, TrainingSpec
 from salcore.training import fit
 from tests.benchmarks import harness
@@ -119,9 +118,7 @@ def loop(case: Case, batches: Iterable, *, fused: bool) -> nn.Module:
     """The loop itself; the network that it trained."""
     with seeds.forked(case.member().seeds["init"]):
         model = build(case.model, input_shape=case.shape, classes=CLASSES)
-    stepper = optimizer(model.parameters(), case.training)
-    for group in stepper.param_groups:
-        group["fused"] = fused and group.get("fused")
+    stepper = plain_optimizer(model.parameters(), case.training, fused=fused)
     model.train()
     for inputs, labels in batches:
         loss = nn.functional.cross_entropy(model(inputs), labels)
@@ -129,6 +126,22 @@ def loop(case: Case, batches: Iterable, *, fused: bool) -> nn.Module:
         loss.backward()
         stepper.step()
     return model
+
+
+def plain_optimizer(
+    parameters: Iterable[nn.Parameter], training: TrainingSpec, *, fused: bool
+) -> torch.optim.Optimizer:
+    """Torch's own optimizer of a training, as one writes it down, or its fused kernel where there is one."""
+    rate, decay = training.learning_rate, training.weight_decay
+    match training.optimizer:
+        case "adadelta":
+            return torch.optim.Adadelta(parameters, lr=rate, weight_decay=decay)
+        case "adam":
+            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=fused)
+        case "sgd":
+            momentum = training.momentum
+            return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=momentum, fused=fused)
+    raise ValueError(f"`training`: expected adadelta, adam or sgd, got {training.optimizer}")
 
 
 def same(case: Case, data: Data) -> None:

@@ -89,7 +89,9 @@ class Case:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """The batches of one measurement: inputs, labels, and which steps of sequences count."""
-        return epoch_batches(self.data.train, self.data, batch_size=self.training.batch_size, order=seeds.generator(4))
+        size = self.training.batch_size
+        for batch in epoch_batches(self.data.train, self.data, batch_size=size, order=seeds.generator(4)):
+            yield batch.inputs, batch.labels, batch.valid
 
     def ours(self, objective: str, precision: str = "float32") -> Callable[[], float]:
         """`STEPS` training steps of the product."""

@@ -9,17 +9,19 @@
 Both are read from what members leave: a member ends when its record is written, and starts the time of its epochs
 earlier. So what lies between members counts, and the start of slots does not. Ray is started anew for every
 repeat and stopped before the other side runs. Both sides' weights must be the same bits.
+
+Members take their time by the number of their images, 8 x 8, and not by the size of their network: what a wide one
+moves through memory and to disk takes a fifth more or less from minute to minute on a machine that others share.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +43,7 @@ from salcore.training import fit
 from tests.benchmarks import harness
 
 MEMBERS, SLOTS, EPOCHS = 8, 2, 5
-SPEC = {"data": {"name": "digits"}, "model": {"name": "small_cnn", "depth": 3}, "ensemble": {"members": MEMBERS}}
+CLASSES, SHAPE, PILOT = 10, (1, 8, 8), 10_000
 _held: list[Data] = []
 
 
@@ -53,18 +55,27 @@ class Timing:
     work: float
 
 
-def spec(width: int) -> Spec:
-    """Members that differ from others only in the network's width."""
-    return from_dict({**SPEC, "model": {**SPEC["model"], "width": width}, "training": {"epochs": EPOCHS}})
+def spec(images: int, folder: Path) -> Spec:
+    """Members that are trained on so many random images, which are put into the folder."""
+    draws, arrays = np.random.default_rng(0), {}
+    for part, size in (("train", images), ("test", CLASSES)):
+        arrays[f"x_{part}"] = draws.integers(0, 256, (size, *SHAPE), np.uint8)
+        arrays[f"y_{part}"] = np.arange(size) % CLASSES
+    path = folder / f"{images}.npz"
+    np.savez(path, **arrays)
+    return from_dict(
+        {
+            "data": {"name": f"npz:{path}", "validation_fraction": 0.0},
+            "model": {"name": "small_cnn", "width": 64, "depth": 3},
+            "ensemble": {"members": MEMBERS},
+            "training": {"epochs": EPOCHS},
+        }
+    )
 
 
-def sized(seconds: float) -> Spec:
-    """The spec whose member takes about so long here: the width is doubled until it is long, then scaled."""
-    width, took = 16, 0.0
-    while took < seconds / 4:
-        width *= 2
-        took = _member_seconds(spec(width))
-    return spec(max(1, round(width * (seconds / took) ** 0.6)))
+def sized(seconds: float, folder: Path) -> Spec:
+    """The spec whose member takes about so long here, by the time of a shorter one."""
+    return spec(round(PILOT * seconds / _member_seconds(spec(PILOT, folder))), folder)
 
 
 def with_ray(spec: Spec, data: Data, members: Sequence[Member], folder: Path) -> Timing:
@@ -135,10 +146,11 @@ def weights(folder: Path, members: Sequence[Member]) -> list[str]:
 
 def measure(seconds: float, repeats: int) -> tuple[list[Timing], list[Timing], str]:
     """Both sides, interleaved (A B B A ...), after their weights were found to be the same bits."""
-    chosen = sized(seconds)
-    data = load(chosen.data)
-    members = plan(chosen, data.digest)
     sides: tuple[tuple[Callable[..., Timing], list[Timing]], ...] = ((with_ray, []), (with_processes, []))
+    with tempfile.TemporaryDirectory(prefix="g7-") as images:
+        chosen = sized(seconds, Path(images))
+        data = load(chosen.data)
+    members = plan(chosen, data.digest)
     for repeat in range(repeats):
         with tempfile.TemporaryDirectory(prefix="g7-") as scratch:
             for work, times in sides if repeat % 2 == 0 else reversed(sides):
@@ -153,30 +165,25 @@ def measure(seconds: float, repeats: int) -> tuple[list[Timing], list[Timing], s
     return ours, theirs, f"{MEMBERS} members of {each:.3g} s, {EPOCHS} epochs, {SLOTS} slots, {repeats} repeats"
 
 
-def rows(*, quick: bool) -> list[harness.Row]:
+def rows(*, quick: bool) -> Iterator[harness.Row]:
     """The overhead and the start-up."""
     ours, theirs, detail = measure(4.0, 3) if quick else measure(15.0, harness.REPEATS)
-    mark, works = " (quick)" * quick, [[timing.work for timing in side] for side in (ours, theirs)]
-    detail = f"{detail}; {np.median(works[0]):.3g} s against {np.median(works[1]):.3g} s"
-    return [
-        harness.measured(
-            f"G7 orchestration overhead{mark}",
-            100 * (np.divide(*works) - 1),
-            unit="%",
-            at_most=None if quick else 5,
-            detail=detail,
-        ),
-        harness.measured(
-            f"G7 start-up{mark}",
-            [timing.startup for timing in ours],
-            unit="s",
-            at_most=25,
-            detail=f"Ray and its slots; processes: {np.median([timing.startup for timing in theirs]):.3g} s",
-        ),
-    ]
+    works = [[timing.work for timing in side] for side in (ours, theirs)]
+    yield harness.measured(
+        "G7 orchestration overhead",
+        100 * (np.divide(*works) - 1),
+        unit="%",
+        at_most=None if quick else 5,
+        detail=f"{detail}; {np.median(works[0]):.3g} s against {np.median(works[1]):.3g} s",
+    )
+    yield harness.measured(
+        "G7 start-up",
+        [timing.startup for timing in ours],
+        unit="s",
+        at_most=None if quick else 25,
+        detail=f"Ray and its slots; processes: {np.median([timing.startup for timing in theirs]):.3g} s",
+    )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true")
-    harness.record(rows(quick=parser.parse_args().quick))
+    harness.command(__doc__, "members of 4 s, 3 repeats", lambda quick: rows(quick=quick))

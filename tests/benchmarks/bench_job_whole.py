@@ -3,8 +3,8 @@
 `python -m tests.benchmarks job`, 2 cores, about an hour; `--quick`: 1,000 images and no goal, 5 minutes. Eight members
 of `small_cnn` (3 epochs) and of torchvision's ResNet-18 (1 epoch) on 10,000 images of 3 x 32 x 32, batch 128, Adam;
 gradient and integrated gradients of 100 images by every member; mean, variance and SNR. The script
-(`plain_ensemble.py`) is one process with all cores; ours also writes the likenesses, significance, report and MLflow
-runs that it writes always, though the clock stops at the statistics. At least 1.5.
+(`plain_ensemble.py`) is one process that uses all cores; ours also writes the likenesses, significance, report and
+MLflow runs that it writes always, though the clock stops at the statistics. At least 1.5.
 
 Before a figure is given our members' weights, put into the script, have to give our mean and variance, to 1 % of the
 largest value and half of the images to 0.1 %, but for 5 % of them: a ReLU may lie at its edge, and falls to the other

@@ -166,3 +166,26 @@ def test_slots_that_share_a_gpu_are_lanes_of_one_process(ray_cluster, tmp_path):
         train_member(member, data, alone)
         file = f"members/{member.index:04d}/{WEIGHTS}"
         assert store.read(file) == alone.read(file)
+
+
+def test_lanes_of_a_killed_worker_go_on_together(ray_cluster, tmp_path):
+    """Whichever member it died of, both go on after their checkpoints, and end with the bits of each alone."""
+    spec, data, planned = members(2, "training.epochs=400", "model.dropout=0.3")
+    store, alone = Store(tmp_path / "killed"), Store(tmp_path / "alone")
+    run = train.Run(store=store, data=Source.of(data, spec.data), members=planned)
+    room, name = start.Room(slots=2, cpus=1, gpus=0.0, lanes=2), f"killed-{os.getpid()}"
+    before = []
+    for status in train.train([run], room, name=name, attempts=2, scratch=str(tmp_path / "scratch")):
+        if not before and all(store.exists(f"members/{member.index:04d}/{CHECKPOINT}") for member in planned):
+            [worker] = workers()
+            os.kill(worker, signal.SIGKILL)
+            before = [len(store.read_parquet(f"members/{member.index:04d}/history.parquet")) for member in planned]
+    assert [0 < epochs < 400 for epochs in before] == [True, True], "it was killed in the middle of both"
+    assert status.crashes == 1
+    assert status.given_up == ()
+    assert workers() == {}
+    for member in planned:
+        train_member(member, data, alone)
+        folder = f"members/{member.index:04d}"
+        assert store.read_parquet(f"{folder}/history.parquet")["epoch"].to_pylist() == list(range(1, 401))
+        assert store.read(f"{folder}/{WEIGHTS}") == alone.read(f"{folder}/{WEIGHTS}")
