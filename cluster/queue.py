@@ -145,6 +145,10 @@ class Queue:
         """A slot finished a member of a run."""
         self._ledger.done(slot, run, outcome)
 
+    async def lost(self, slot: int, cause: str) -> None:
+        """The process of a slot is about to end, and says of what."""
+        self._ledger.lost(slot, cause)
+
     async def broken(self, reason: str) -> None:
         """A slot met something that no retry mends, such as a full disk: all leave."""
         self._broken = reason

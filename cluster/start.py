@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import ray
@@ -57,7 +58,17 @@ def start() -> None:
         ray.init(runtime_env={"env_vars": QUIET}, **quiet)
     else:
         os.environ.update(OWN)  # workers inherit it; by `runtime_env` those that Ray starts ahead would lie idle
-        ray.init(address="local", include_dashboard=False, **quiet)  # not whichever another program started here
+        # Not whichever cluster another program started here; and not all cores of a machine that lends some of them.
+        ray.init(address="local", num_cpus=cores(), include_dashboard=False, **quiet)
+        _end_log_monitor()
+
+
+def _end_log_monitor() -> None:
+    """End the helper that looks through all logs ten times a second for a driver that asked for none of them."""
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if any(part.endswith("log_monitor.py") for part in process.cmdline()):
+                process.kill()
 
 
 def stop() -> None:
@@ -78,6 +89,24 @@ def _is_worker(process: psutil.Process) -> bool:
         command = " ".join(process.cmdline())
         return command.startswith("ray::") or "default_worker.py" in command
     return False
+
+
+def joined() -> bool:
+    """Whether this process is connected to a cluster."""
+    return ray.is_initialized()
+
+
+def cores() -> int:
+    """Cores of this machine that a cluster started here has: those that the process may use, and has a share of."""
+    quota, period = "max", "1"
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = CGROUP.read_text().split()
+    share = math.inf if quota == "max" else int(quota) / int(period)
+    return max(1, math.floor(min(psutil.cpu_count() or 1, len(os.sched_getaffinity(0)), share)))
+
+
+CGROUP = Path("/sys/fs/cgroup/cpu.max")
+"""What a container gets of the processors: microseconds in so many, or "max"."""
 
 
 def grows() -> bool:

@@ -1,11 +1,10 @@
 """`training.threads: auto`: the planner of `salcore.planner`, where the slots will be."""
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-import psutil
 import ray
 import torch
 
@@ -29,13 +28,12 @@ def best(spec: Spec, member: Member, data: Data) -> int:
     if gpus and spec.cluster.gpus_per_slot != 0:
         return 1
     members = math.ceil(spec.ensemble.members / nodes)
-    if isinstance(spec.cluster.slots, int):
-        members = min(members, math.ceil(spec.cluster.slots / nodes))
-    key = member.fingerprint, cores, members
+    slots = None if spec.cluster.slots == "auto" else math.ceil(spec.cluster.slots / nodes)
+    key = member.fingerprint, cores, members, slots
     if key not in _FOUND:
         print(f"threads  measuring how to share {cores} cores, some 10 seconds or more", flush=True)
         try:
-            found = _measured(member, data, cores, members)
+            found = _measured(member, data, cores=cores, members=members, slots=slots)
         except (RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
             why = str(error).strip().splitlines()[-1]
             raise UserError("training.threads", f"a number, as measuring failed ({why})", "auto") from None
@@ -44,7 +42,7 @@ def best(spec: Spec, member: Member, data: Data) -> int:
     return _FOUND[key]
 
 
-_FOUND: dict[tuple[str, int, int], int] = {}
+_FOUND: dict[tuple[str, int, int, int | None], int] = {}
 WAIT_S = 600.0
 """A cluster has so long to find a node that is free to measure on."""
 
@@ -63,7 +61,7 @@ def told(ways: list[Way], members: int) -> str:
 def _machines() -> tuple[int, float, int]:
     """Cores and GPUs of the largest node, and how many nodes there are."""
     if not start.grows():
-        return min(psutil.cpu_count() or 1, len(os.sched_getaffinity(0))), float(torch.cuda.device_count()), 1
+        return start.cores(), float(torch.cuda.device_count()), 1
     with _joined():
         nodes = start.nodes()
     most = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
@@ -72,12 +70,17 @@ def _machines() -> tuple[int, float, int]:
     return int(most["CPU"]), most["GPU"], sum(node.get("CPU", 0.0) > 0 for node in nodes)
 
 
-def _measured(member: Member, data: Data, cores: int, members: int) -> list[Way]:
+def _measured(member: Member, data: Data, *, cores: int, members: int, slots: int | None) -> list[Way]:
+    given: Any = {"cores": cores, "members": members, "slots": slots}
     if not start.grows():
-        return measured(member, data, cores=cores, members=members)
-    task = ray.remote(num_cpus=cores, max_retries=0)(measured)
+        return measured(member, data, **given)
     with _joined():
-        return ray.get(task.remote(member, data, cores=cores, members=members), timeout=WAIT_S)
+        found = ray.remote(num_cpus=cores, max_retries=0)(measured).remote(member, data, **given)
+        try:
+            return ray.get(found, timeout=WAIT_S)
+        except ray.exceptions.GetTimeoutError:
+            ray.cancel(found)  # or it would take a node once one is free
+            raise
 
 
 @contextmanager

@@ -173,8 +173,8 @@ def _telling(queue: Any) -> Iterator[None]:
     except OSError as error:
         reason = f"storage cannot be used ({error}): make room or mend it, then run the same command"
         ray.get(queue.broken.remote(reason))
-    except ray.exceptions.RayError:
-        raise  # the queue or the node is gone: Train decides
+    except (ray.exceptions.RayError, torch.AcceleratorError):
+        raise  # the queue or the node is gone, or the GPU takes no more work of this process: Train starts another
     except Exception as error:
         ray.get(queue.broken.remote(f"{type(error).__name__} in a slot: {error}"))
 
@@ -199,7 +199,11 @@ class _Held:
 def _work_off(queue: Any, slot: int, held: _Held, device: str) -> None:
     """Pull members until there are none; what is wrong with one slot is told while others go on."""
     with _telling(queue):
-        _train_all(queue, slot, held, device)
+        try:
+            _train_all(queue, slot, held, device)
+        except torch.AcceleratorError as error:
+            ray.get(queue.lost.remote(slot, str(error).splitlines()[0]))
+            raise
 
 
 def _train_all(queue: Any, slot: int, held: _Held, device: str) -> None:

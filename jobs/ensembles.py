@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-import ray
 from pydantic import BaseModel
 
 import salcore
@@ -29,7 +28,7 @@ from salcore.complete import complete
 from salcore.data import Data
 from salcore.errors import UserError
 from salcore.members import fingerprint
-from salcore.spec import MethodSpec, Spec
+from salcore.spec import ClusterSpec, MethodSpec, Spec
 from salcore.storage import Store
 
 
@@ -72,7 +71,7 @@ def finished(each: Asked) -> bool:
 
 def run(asked: Sequence[Asked]) -> int:
     """Train, explain, reduce and report every ensemble; returns the worst exit status. Raises UserError, Broken."""
-    left, statuses, joined = [], [], ray.is_initialized()
+    left, statuses, joined = [], [], start.joined()
     for each in asked:
         if finished(each):
             print(f"{each.name} is finished: {each.plan.store}", flush=True)
@@ -178,6 +177,11 @@ def _with_maps(name: str, plan: Plan) -> tuple[MethodSpec, ...]:
     return tuple(kept)
 
 
+def _slots(spec: Spec) -> tuple[int, ClusterSpec]:
+    """What the slots of an ensemble are."""
+    return spec.training.pinned, spec.cluster
+
+
 def _train_together(asked: Sequence[Asked]) -> None:
     """Train the members that any of the ensembles lacks in one pool: slots take 10 to 20 seconds to start."""
     asked = [each for each in {each.plan.store.uri: each for each in asked}.values() if not each.plan.undecided]
@@ -186,8 +190,8 @@ def _train_together(asked: Sequence[Asked]) -> None:
     if not wanted:
         return
     spec = wanted[0].plan.spec
-    # Threads belong to what a member is: ensembles of others are trained later, each by itself.
-    wanted = [each for each in wanted if each.plan.spec.training.pinned == spec.training.pinned]
+    # Slots of one kind, in threads, GPUs and attempts: ensembles of others are trained later, each by itself.
+    wanted = [each for each in wanted if _slots(each.plan.spec) == _slots(spec)]
     progress, total = Progress(), sum(len(lacking[each.name]) for each in wanted)
     with ExitStack() as locks:
         for each in wanted:

@@ -1,7 +1,7 @@
 """What a run will consist of, told before any work: members, maps, bytes and time, each method tried on one sample."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from jobs import filters
 from jobs.prepare import Plan
-from salcore import models, seeds, training, until
+from salcore import models, optimisation, seeds, training, until
 from salcore.attribution import METHODS, inner_method, takes_statistics, with_statistics
 from salcore.blame import network
 from salcore.data import Data
@@ -22,8 +22,10 @@ from salcore.models.quick import quick
 from salcore.objectives import OBJECTIVES
 from salcore.padding import bound
 from salcore.parameter_space import ProfileStatistics
+from salcore.precision import emulates_bfloat16
 from salcore.settings import settings_of
 from salcore.spec import MethodSpec, Spec
+from salcore.step import Step
 from salcore.tokens import embedded
 from salcore.work import padded_size
 
@@ -71,7 +73,7 @@ def describe(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> str:
     return "\n".join(
         [
             f"run      {plan.store}",
-            *(f"note     {note}" for note in data.notes),
+            *(f"note     {note}" for note in (*data.notes, *_precision(spec))),
             f"data     {spec.data.name}: {len(data.train)} training, {len(data.validation)} validation, "
             f"{len(data.evaluation)} evaluation samples of {'x'.join(map(str, data.shape))}, "
             f"{len(data.classes)} classes",
@@ -83,6 +85,15 @@ def describe(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> str:
             *filters.told(plan, built),
         ]
     )
+
+
+def _precision(spec: Spec) -> Iterator[str]:
+    """A line where passes by bfloat16 would be slow on this machine."""
+    if spec.training.precision == "bfloat16" and emulates_bfloat16() and not torch.cuda.is_available():
+        yield (
+            "training.precision=bfloat16 is some ten times as slow on this processor, which emulates it; one with "
+            "AVX512-BF16 or AMX, or a GPU, is not"
+        )
 
 
 def _kept(spec: Spec, told: str) -> str:
@@ -168,19 +179,17 @@ def _seconds_of_a_step(plan: Plan) -> float:
     spec = plan.spec.training
     inputs, valid = _inputs(plan, min(spec.batch_size, len(plan.data.train)))
     model = quick(_network(plan).train(), plan.spec.model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    optimizer = optimisation.optimizer(model.parameters(), spec.model_copy(update={"learning_rate": 1e-6}))
     taught = None if valid is None else Taught(valid.float(), valid)
     batch = Batch(inputs, torch.zeros(len(inputs), dtype=torch.int64), valid, taught)
-    about = {"generator": torch.Generator().manual_seed(0), "kind": plan.data.kind}
+    step = Step(plan.members[0], model, OBJECTIVES[spec.objective], plan.data.kind, "cpu")
 
-    def step() -> None:
-        optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=spec.precision == "bfloat16"), seeds.forked(0):
-            loss = OBJECTIVES[spec.objective](model, batch, training=spec, **about)
-        loss.backward()
+    def trained() -> None:
+        with seeds.forked(0):
+            step(batch)
         optimizer.step()
 
-    return _seconds(step)
+    return _seconds(trained)
 
 
 def _seconds_of_a_pass(plan: Plan, method: MethodSpec) -> float:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ray
 import torch
 import yaml
 
@@ -151,7 +150,7 @@ def _text(spec: Spec) -> str:
 
 def _carry_out(stages: Sequence[Mapping[str, Spec]], place: str, *, retry_failed: bool) -> int:
     """Train, explain and reduce the runs of every stage; stops with the first that is not whole."""
-    joined = ray.is_initialized()
+    joined = start.joined()
     try:
         for number, stage in enumerate(stages, 1):
             print(f"\nstage {number} of {len(stages)}: {', '.join(stage)}", flush=True)

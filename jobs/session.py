@@ -3,8 +3,6 @@
 import sys
 from collections.abc import Sequence
 
-import ray
-
 from cluster import start
 from cluster.errors import Broken
 from jobs import blaming, outcome, rounds, stages
@@ -52,7 +50,7 @@ def carry_out(asked: Command, plan: Plan, wanted: Sequence[str] = ALL) -> int:
 
 def _do(asked: Command, plan: Plan, wanted: Sequence[str], uri: str) -> int:
     log = plan.store.local / "logs" / "driver.log" if plan.store.local else None
-    joined = ray.is_initialized()  # somebody else's cluster stays up
+    joined = start.joined()  # somebody else's cluster stays up
     sent = False
     try:
         with libraries_write_to(log) as console:

@@ -5,8 +5,6 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-import ray
-
 from cluster import start, tune
 from cluster.errors import Broken
 from cluster.source import Source
@@ -62,7 +60,7 @@ def act(asked: Command) -> int:
 
 
 def _do(found: Search, uri: str) -> int:
-    store, joined, ending = found.plan.store, ray.is_initialized(), None
+    store, joined, ending = found.plan.store, start.joined(), None
     log = store.local / "logs" / "driver.log" if store.local else None
     try:
         with libraries_write_to(log) as console:

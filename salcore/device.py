@@ -7,6 +7,7 @@ import os
 import platform
 
 import torch
+from torch import Tensor
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt(3)."""
@@ -15,6 +16,13 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 def of_slot(gpus: float) -> str:
     """The device of a process that was given so many GPUs, or a share of one: it sees no others."""
     return "cuda" if gpus and torch.cuda.is_available() else "cpu"
+
+
+def sent(values: Tensor, device: torch.device | str) -> Tensor:
+    """The values on the device. For a GPU they are staged, so that neither this process nor other work waits."""
+    if torch.device(device).type == "cuda" and values.device.type == "cpu":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def pin(threads: int) -> None:

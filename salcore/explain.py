@@ -28,6 +28,7 @@ from salcore.members import VARIES, Member, fingerprints
 from salcore.models.quick import as_built, quick
 from salcore.padding import bound
 from salcore.parameter_space import ProfileStatistics
+from salcore.precision import bfloat16_passes
 from salcore.sealed import read_sealed, sealed
 from salcore.spec import MethodSpec, Spec
 from salcore.storage import Store
@@ -165,7 +166,7 @@ class Explainer:
         for batch in self._batches(positions):
             inputs, rows, model = embed(batch.inputs), batch.rows, bound(network, batch.valid)
             known = torch.from_numpy(targets[start : start + rows].astype(np.int64))
-            classes = padded(known, len(inputs)).to(inputs.device)
+            classes = padded(known, len(inputs))  # on the CPU, where methods check them and wait for no GPU
             with as_built(network) if plain else in_precision(network, self._spec, method, self._device):
                 values = METHODS[method.name](model, inputs, classes, **settings)
             maps.append(stored(values, self._data.kind, batch.valid)[:rows].float().cpu().numpy())
@@ -295,21 +296,8 @@ def in_precision(network: nn.Module, spec: Spec, method: MethodSpec, device: tor
     if not in_bfloat16(spec) or inner in EXACT:
         yield
         return
-    half = torch.autocast(device.type, torch.bfloat16)
-
-    def begin(module: nn.Module, inputs: tuple) -> None:
-        half.__enter__()
-
-    def end(module: nn.Module, inputs: tuple, logits: Tensor | None) -> Tensor | None:
-        half.__exit__(None, None, None)
-        return None if logits is None else logits.to(torch.float32)  # None: the pass failed
-
-    hooks = network.register_forward_pre_hook(begin), network.register_forward_hook(end, always_call=True)
-    try:
+    with bfloat16_passes(network, device):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def stored(values: Tensor, kind: Kind, valid: Tensor | None = None) -> Tensor:

@@ -8,10 +8,11 @@ instead. What the threads share are the global generators of Python, NumPy and t
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 
+from salcore import streams
 from salcore.turns import TURNS
 
 
@@ -43,7 +44,12 @@ def side_by_side(work: Sequence[Callable[[], None]], device: str) -> None:
 
 @contextmanager
 def _stream(device: str) -> Iterator[None]:
-    on_gpu = torch.device(device).type == "cuda"
-    with torch.cuda.stream(torch.cuda.Stream()) if on_gpu else nullcontext():
-        with TURNS.own_generators() if on_gpu else nullcontext():
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    stream = streams.take()
+    try:
+        with torch.cuda.stream(stream), TURNS.own_generators():
             yield
+    finally:
+        streams.give_back(stream)

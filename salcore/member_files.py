@@ -72,7 +72,7 @@ def train_member(
 
     Goes on after the newest checkpoint of the same fingerprint. A loss that is not finite, or whatever the network or
     its objective raises, fails this member alone: the reason is in `failed.json` and in the outcome. Raises OSError if
-    storage fails.
+    storage fails, and torch.AcceleratorError if the GPU does: it takes no more work of this process.
     """
     if trained(store, member):
         return Outcome(index=member.index, reason=None, seconds=0.0)
@@ -82,8 +82,8 @@ def train_member(
     while True:
         try:
             record = next(records, None)
-        except OSError:
-            raise  # storage, not this member: the whole run must hear of it
+        except (OSError, torch.AcceleratorError):
+            raise  # not this member alone: whoever trains the others must hear of it
         except Exception as error:
             reason = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
             fail(store, member, reason, epoch=len(rows) + 1, attempts=_attempts(store, member) + 1)
@@ -215,7 +215,7 @@ def _unpacked(content: bytes) -> dict[str, Any] | None:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             whole = archive.testzip() is None
-        saved = torch.load(io.BytesIO(content), weights_only=True) if whole else None
+        saved = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu") if whole else None
     except Exception:  # whatever a damaged archive makes zipfile and torch say; storage has no part in it any more
         return None
     parts = {"fingerprint": str, "history": list, "state": dict}

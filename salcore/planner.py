@@ -1,4 +1,4 @@
-"""The planner: how many threads a slot gets, found by two seconds of training in turns of all ways to share the cores.
+"""The planner: how many threads a slot gets, found by two seconds of training that all ways to share the cores divide.
 
 One thread in each of many slots is best for most networks, several where what each step moves is too much for the
 cache that the slots share. Threads belong to what a member is (they decide in which order its sums are rounded), so the
@@ -41,29 +41,31 @@ class Way:
         return math.ceil(members / self.slots) / self.pace
 
 
-def ways(cores: int, members: int) -> list[Way]:
-    """The ways to share so many cores, none of which is left over, with no more slots than members.
+def ways(cores: int, most: int) -> list[Way]:
+    """The ways to share so many cores, none of which is left over, with at most so many slots.
 
     >>> [(way.slots, way.threads) for way in ways(6, 4)]
     [(4, 1), (3, 2), (2, 3), (1, 6)]
     """
     threads = [count for count in range(1, cores + 1) if cores % count == 0]
-    return [Way(threads=count, slots=min(cores // count, members)) for count in threads]
+    return [Way(threads=count, slots=min(cores // count, most)) for count in threads]
 
 
-def measured(member: Member, data: Data, *, cores: int, members: int) -> list[Way]:
+def measured(member: Member, data: Data, *, cores: int, members: int, slots: int | None = None) -> list[Way]:
     """The ways to train so many members like this one on so many cores, each with its pace, the best one first.
+
+    There are at most so many `slots`; None: as many as fit.
 
     Trains copies on a few of the samples, in processes that end with the call; takes their start, some 5 seconds, and
     `SECONDS`, or the time of 12 steps in each way where that is more. Raises RuntimeError if one of them dies or fails.
     """
-    measured_cores = min(cores, MOST_CORES)
-    trials = ways(measured_cores, members)
+    most = members if slots is None else min(slots, members)
+    trials = ways(min(cores, MOST_CORES), most)
     probe = replace(member, training=member.training.model_copy(update=_ENDLESS))
     taught = explained(member, data) if member.taught_by is not None else data
     paces = _paces(probe, _few(taught, STEPS * member.training.batch_size), trials)
     found = [
-        Way(threads=way.threads, slots=min(cores // way.threads, members), pace=pace)
+        Way(threads=way.threads, slots=min(cores // way.threads, most), pace=pace)
         for way, pace in zip(trials, paces, strict=True)
     ]
     return sorted(found, key=lambda way: way.seconds(members))

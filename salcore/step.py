@@ -8,6 +8,7 @@ kernels are few.
 """
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from salcore import seeds
+from salcore import seeds, streams
 from salcore.data.batches import Batch
 from salcore.data.part import Kind
 from salcore.models.quick import is_stock
@@ -51,6 +52,8 @@ class Step:
         self._masking = torch.Generator(device)
         graphs = self._device.type == "cuda" and is_stock(member.model.name)
         self._capture = cuda_graph if capture is None and graphs else capture
+        # A graph may not hold on to what is cached outside; and a step that is not captured after all gives its bits.
+        self._caching = self._capture is None
         self._replayed: _Replayed | None = None
 
     def begin(self, epoch: int) -> None:
@@ -77,7 +80,7 @@ class Step:
             self._device.type,
             torch.bfloat16,
             enabled=training.precision == "bfloat16",
-            cache_enabled=self._capture is None,  # a graph may not hold on to what is cached outside
+            cache_enabled=self._caching,
         )
         for parameter in self._wanted:
             parameter.grad = None
@@ -133,15 +136,21 @@ def _undone(model: nn.Module, device: torch.device) -> Iterator[None]:
 def cuda_graph(work: Callable[[], Tensor], generator: torch.Generator) -> tuple[Callable[[], Any], Tensor]:
     """The work as a CUDA graph, captured on a stream of its own after a few runs of it, on the generator's device."""
     with torch.cuda.device(generator.device), torch.cuda.stream(torch.cuda.current_stream(generator.device)):
-        stream = torch.cuda.Stream()
+        stream, graph = streams.take(), torch.cuda.CUDAGraph()
+        weakref.finalize(graph, streams.give_back, stream)
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                work()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(generator)
-        # On a stream of its own, which no other graph shares scratch memory with; and other lanes go on meanwhile.
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP):
+                    work()
+        finally:
+            torch.cuda.current_stream().wait_stream(stream)  # whoever puts things back does so after it
+        if _GENERATORS_BY_HAND:
+            graph.register_generator_state(generator)
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):  # other lanes go on meanwhile
             result = work()
     return graph.replay, result
+
+
+_GENERATORS_BY_HAND = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 12)
+"""Later releases see for themselves what a graph draws from."""

@@ -7,7 +7,7 @@ with the same bits.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -122,9 +122,17 @@ def final_weights(state: dict[str, Any]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, part: Part, data: Data, device: str | torch.device, batch_size: int
+    model: nn.Module,
+    part: Part,
+    data: Data,
+    device: str | torch.device,
+    batch_size: int,
+    hand_on: Callable[[], None] = lambda: None,
 ) -> tuple[float, float]:
-    """Mean cross-entropy (nats) and accuracy of `model` in eval mode; NaN for an empty part."""
+    """Mean cross-entropy (nats) and accuracy of `model` in eval mode; NaN for an empty part.
+
+    `hand_on` is called after every batch: see `salcore.seeds.Fork`.
+    """
     if not len(part):
         return math.nan, math.nan
     was_training = model.training
@@ -135,6 +143,7 @@ def evaluate(
         logits = bound(model, valid)(inputs)
         loss += nn.functional.cross_entropy(logits, labels, reduction="sum")
         hits += (logits.argmax(1) == labels).sum()
+        hand_on()
     model.train(was_training)
     return float(loss) / len(part), float(hits) / len(part)
 
@@ -208,8 +217,8 @@ def _record(
     started: float,
     state: dict[str, Any],
 ) -> Epoch:
-    with seeds.forked(member.seeds["model"], epoch, 1):  # a user's network may draw in eval mode too
-        eval_loss, accuracy = evaluate(model, data.validation, data, device, batch_size=512)
+    with seeds.forked(member.seeds["model"], epoch, 1) as fork:  # a user's network may draw in eval mode too
+        eval_loss, accuracy = evaluate(model, data.validation, data, device, 512, fork.hand_on)
     return Epoch(
         epoch=epoch,
         train_loss=loss,
@@ -223,8 +232,8 @@ def _record(
 
 def _refuse_broken(record: Epoch, model: nn.Module, data: Data) -> None:
     """An epoch's last step may break a network whose training loss, taken before that step, was still finite."""
-    finite = all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
-    if not finite or (len(data.validation) and not math.isfinite(record.eval_loss)):
+    finite = torch.stack([torch.isfinite(value).all() for value in model.state_dict().values()]).all()
+    if not bool(finite) or (len(data.validation) and not math.isfinite(record.eval_loss)):
         raise Diverged(f"the network is not finite after epoch {record.epoch}: try a smaller training.learning_rate")
 
 

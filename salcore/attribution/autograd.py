@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from salcore.device import sent
 from salcore.evaluated import evaluated
 
 WITHOUT_IMAGES = "gradient, integrated_gradients, smoothgrad, deeplift and gradient_shap"
@@ -70,7 +71,7 @@ def select(logits: object, targets: Tensor) -> Tensor:
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
         got = f"{int(targets.min())} to {int(targets.max())}"
         raise ValueError(f"`targets`: expected classes from 0 to {classes - 1}, got {got}")
-    return logits.gather(1, targets.to(logits.device)[:, None])[:, 0]
+    return logits.gather(1, sent(targets, logits.device)[:, None])[:, 0]
 
 
 def derivative(selected: Tensor, place: Tensor, *, keep_graph: bool = False) -> Tensor:

@@ -15,6 +15,7 @@ from salcore.attribution.recurrence import RECURRENT
 from salcore.attribution.rescale import ELEMENTARY, NoRule, Values, is_active
 from salcore.calls import Calls, plain_name
 from salcore.padding import Bound, bound
+from salcore.precision import whole_float32
 from salcore.settings import Within
 
 RULES = ELEMENTARY | RECURRENT
@@ -47,7 +48,7 @@ def deeplift(
 
     Learning Important Features Through Propagating Activation Differences (Shrikumar et al., 2017), Rescale rule.
     """
-    with prepared(model, inputs, targets) as (inputs, targets):
+    with prepared(model, inputs, targets) as (inputs, targets), whole_float32():
         start = as_baseline(baseline, inputs, seed=seed)
         if torch.finfo(inputs.dtype).bits < 32:
             maps = _complete(deepcopy(model).float(), inputs.float(), targets, start.float())

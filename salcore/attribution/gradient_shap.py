@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from salcore.attribution.autograd import accumulator, input_gradient, prepared
 from salcore.attribution.baseline import Baselines, as_baselines
+from salcore.device import sent
 from salcore.seeds import ON_CPU, generator
 from salcore.settings import Within
 
@@ -56,4 +57,5 @@ def _draw(inputs: Tensor, baselines: int, seed: int, draw: int) -> tuple[float, 
     random = generator(seed, 1, draw)  # (seed, draw) makes the baselines themselves
     place = torch.rand((), generator=random, dtype=torch.float64, device="cpu").item()
     chosen = int(torch.randint(baselines, (), generator=random, device="cpu"))
-    return place, chosen, torch.randn(inputs.shape[1:], generator=random, **ON_CPU).to(inputs)
+    field = torch.randn(inputs.shape[1:], generator=random, **ON_CPU)
+    return place, chosen, sent(field, inputs.device).to(inputs.dtype)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from salcore.attribution.autograd import accumulator, prepared
+from salcore.device import sent
 from salcore.seeds import ON_CPU, generator
 
 
@@ -46,7 +47,7 @@ def smoothgrad(
         scale = noise_level * (own.amax(axes, keepdim=True) - own.amin(axes, keepdim=True))
     total: Tensor | None = None
     for draw in range(num_samples):
-        field = torch.randn(own.shape[1:], generator=generator(seed, draw), **ON_CPU).to(own)
+        field = sent(torch.randn(own.shape[1:], generator=generator(seed, draw), **ON_CPU), own.device).to(own.dtype)
         values = attribute(model, own + scale * field, targets, **settings)
         total = accumulator(values) if total is None else total
         total += values.to(total.dtype).square() if squared else values

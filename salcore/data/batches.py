@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from salcore.data.part import Data, Part
-from salcore.data.resident import rows_of, sent
+from salcore.data.resident import rows_of
+from salcore.device import sent
 
 if TYPE_CHECKING:
     from salcore.spec import AugmentSpec

@@ -6,17 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from salcore.device import sent
+
 SHARE = 0.25
 """An array stays on a GPU if it takes no more than this share of what is free: networks need the rest."""
 
 _HELD: dict[tuple[int, torch.device], Tensor | None] = {}
-
-
-def sent(values: Tensor, device: torch.device | str) -> Tensor:
-    """The values on the device. For a GPU they are staged, so that neither this process nor other work waits."""
-    if torch.device(device).type == "cuda":
-        return values.pin_memory().to(device, non_blocking=True)
-    return values.to(device)
 
 
 def rows_of(array: np.ndarray, rows: np.ndarray, device: torch.device | str) -> Tensor:

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-FOLDER = Path(__file__).parent
+FOLDER, PARQUET = Path(__file__).parent, "results.parquet"
 REPEATS = 7
 
 
@@ -58,12 +58,11 @@ def compare(
     at_least: float | None = None,
     at_most: float | None = None,
     detail: str,
-    repeats: int = REPEATS,
 ) -> Row:
     """How many times longer `theirs` takes than `ours`. `check` raises when their results differ; it comes first."""
     check()
     ours(), theirs()  # warm both
-    mine, other = interleaved(lambda _: seconds(ours), lambda _: seconds(theirs), max(repeats, REPEATS))
+    mine, other = interleaved(lambda _: seconds(ours), lambda _: seconds(theirs), REPEATS)
     detail = f"{detail}; {np.median(mine):.3g} s against {np.median(other):.3g} s"
     return measured(name, np.divide(other, mine), unit="x", at_least=at_least, at_most=at_most, detail=detail)
 
@@ -113,7 +112,8 @@ def measured(
         versions=versions(),
         date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     )
-    print(f"{row.name}: {_figure(row)} (goal {goal or 'none'}: {'met' if met else 'NOT met'}); {detail}", flush=True)
+    told = f" (goal {goal}: {'met' if met else 'NOT met'})" if goal else ""
+    print(f"{row.name}: {figure(row)}{told}; {detail}", flush=True)
     return row
 
 
@@ -176,20 +176,18 @@ def command(about: str, less: str, rows: Callable[[bool], Iterable[Row]]) -> Non
         record(found)
 
 
-def has_bfloat16() -> bool:
-    """Whether the processor computes in bfloat16: one that does not emulates it, some ten times slower."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and any(flag in cpuinfo.read_text() for flag in ("avx512_bf16", "amx_bf16"))
-
-
 def record(rows: Sequence[Row], folder: Path = FOLDER) -> None:
     """Put rows into `results.parquet` and `RESULTS.md`; a row replaces the earlier one of its name and machine."""
-    path = folder / "results.parquet"
-    known = [Row(**row) for row in pq.read_table(path).to_pylist()] if path.exists() else []
-    kept = {(row.name, row.machine): row for row in [*known, *rows]}
+    kept = {(row.name, row.machine): row for row in [*recorded(folder), *rows]}
     ordered = [kept[key] for key in sorted(kept)]
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in ordered]), path)
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in ordered]), folder / PARQUET)
     (folder / "RESULTS.md").write_text(_page(ordered))
+
+
+def recorded(folder: Path = FOLDER) -> list[Row]:
+    """The rows that were measured so far."""
+    path = folder / PARQUET
+    return [Row(**row) for row in pq.read_table(path).to_pylist()] if path.exists() else []
 
 
 _HEAD = """# Benchmark results
@@ -207,11 +205,12 @@ def _page(rows: Sequence[Row]) -> str:
         lines = [f"\n## {name}\n", f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
         for row in (row for row in rows if row.machine == name):
             met = "" if not row.goal else "yes" if row.met else "**no**"
-            cells = (row.name, _figure(row), row.goal, met, row.detail, f"{row.gemm_gflops:.0f}", f"{row.read_gbs:.1f}")
+            cells = (row.name, figure(row), row.goal, met, row.detail, f"{row.gemm_gflops:.0f}", f"{row.read_gbs:.1f}")
             lines.append(f"| {' | '.join((*cells, row.date, row.versions))} |")
         sections.append("\n".join(lines) + "\n")
     return _HEAD + "".join(sections)
 
 
-def _figure(row: Row) -> str:
+def figure(row: Row) -> str:
+    """A row's median and interval."""
     return f"{row.value:.3g} {row.unit} [{row.low:.3g}, {row.high:.3g}]"

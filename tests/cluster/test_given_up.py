@@ -1,4 +1,7 @@
-"""Members that kill their process, or want more memory than there is: given up with the reason, the rest finish."""
+"""Members that kill their process, bring their GPU to fail, or want more memory than there is.
+
+They are given up with the reason, and the rest finish.
+"""
 
 import json
 import shutil
@@ -20,10 +23,15 @@ import numpy as np
 import torch
 from torch import nn
 
+def fail_as_a_gpu():
+    raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\\nSearch for it.")
+
+
 CURSES = {
     "crash": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "numpy": lambda: np.zeros(2**50),
     "torch": lambda: torch.zeros(2**50),
+    "gpu": fail_as_a_gpu,
 }
 
 
@@ -49,16 +57,19 @@ SPEC = """
 name: doomed
 data: {name: digits, train_samples: 100, eval_samples: 20}
 model: 'python:doomed:build'
-ensemble: {members: 5}
+ensemble: {members: 6}
 training: {epochs: 2}
 cluster: {slots: 2, attempts: 2}
 attribution: {methods: [gradient]}
 """
-CURSES = {1: "crash", 2: "numpy", 4: "torch"}
+CURSES = {1: "crash", 2: "numpy", 4: "torch", 5: "gpu"}
+DEADLY = {"crash", "gpu"}
+"""After them a process takes no more work."""
 REASONS = {
     1: "its slot died 2 times while training it (out of memory?)",
     2: "MemoryError: Unable to allocate 8.00 PiB",
     4: "can't allocate memory: you tried to allocate 4503599627370496 bytes",
+    5: "its slot died 2 times while training it (CUDA error: an illegal memory access was encountered)",
 }
 
 
@@ -76,8 +87,8 @@ def undisturbed(ensemble, place, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cursed(undisturbed, ensemble, place):
-    """(run, how it ended) of the same with three members cursed."""
-    weights = [load_file(undisturbed / "members" / f"{index:04d}" / "weights.safetensors") for index in range(5)]
+    """(run, how it ended) of the same with four members cursed."""
+    weights = [load_file(undisturbed / "members" / f"{index:04d}" / "weights.safetensors") for index in range(6)]
     marks = {repr(float(weights[index]["mark"])): curse for index, curse in CURSES.items()}
     (place / "doomed.json").write_text(json.dumps(marks))
     run = undisturbed.parent / "cursed"
@@ -99,7 +110,7 @@ def test_it_is_told_why_and_the_rest_are_finished(cursed, undisturbed):
     for index, reason in REASONS.items():
         failed = json.loads((run / "members" / f"{index:04d}" / "failed.json").read_text())
         assert reason in failed["reason"]
-        assert failed["attempts"] == (2 if CURSES[index] == "crash" else 1)
+        assert failed["attempts"] == (2 if CURSES[index] in DEADLY else 1)
         assert f"member {index} failed: {failed['reason']}\n" in finished.err
         assert "emory" in failed["reason"]
         assert failed["reason"][:40].replace("'", "&#x27;") in page
@@ -118,7 +129,7 @@ def test_mlflow_has_them_as_failed(cursed, place):
     mlflow = client(f"sqlite:///{place / 'runs' / 'mlflow.db'}")
     children = {int(index): mlflow.get_run(run_id) for index, run_id in ids["member_run_ids"].items()}
     statuses = {index: child.info.status for index, child in children.items()}
-    assert statuses == {index: "FAILED" if index in CURSES else "FINISHED" for index in range(5)}
+    assert statuses == {index: "FAILED" if index in CURSES else "FINISHED" for index in range(6)}
     for index, reason in REASONS.items():
         assert reason in children[index].data.tags["salcore.reason"]
 

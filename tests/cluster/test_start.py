@@ -1,7 +1,11 @@
 """What a cluster holds: arithmetic on the resources of its nodes, without a cluster."""
 
+import os
+
+import psutil
 import pytest
 
+from cluster import start
 from cluster.start import Room, room
 from salcore.errors import UserError
 from salcore.spec import ClusterSpec
@@ -113,3 +117,25 @@ def test_in_a_cluster_that_grows_a_number_of_slots_asks_for_nodes():
     assert found(head, grows=True, slots=6, threads=9, gpus_per_slot=0.5) == Room(slots=6, cpus=9, gpus=0.5)
     assert found(head, grows=True, slots=6, work=2).slots == 2
     assert refused(head, grows=True)[0] == "cluster.slots"
+
+
+@pytest.mark.parametrize(
+    ("quota", "found"),
+    [("max 100000", 6), ("250000 100000", 2), ("50000 100000", 1), ("9900000 100000", 6), ("nonsense", 6), (None, 6)],
+)
+def test_cores_are_those_that_the_process_may_use_and_has_a_share_of(quota, found, monkeypatch, tmp_path):
+    """So many does a cluster of this machine get, and so many are measured by `training.threads: auto`."""
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)))
+    monkeypatch.setattr(start, "CGROUP", tmp_path / "cpu.max")
+    if quota is not None:
+        start.CGROUP.write_text(quota)
+    assert start.cores() == found
+
+
+def test_a_cluster_of_this_machine_has_its_cores_and_no_log_monitor(ray_cluster):
+    """Nobody asks for what it reads, ten times a second."""
+    assert sum(node.get("CPU", 0) for node in start.nodes()) == start.cores()
+    helpers = [" ".join(each.cmdline()) for each in psutil.Process().children() if each.status() != "zombie"]
+    assert any("raylet" in each for each in helpers)
+    assert not any("log_monitor.py" in each for each in helpers)

@@ -15,11 +15,11 @@ SPEC = "data: {name: digits, train_samples: 64}\nmodel: {width: 4}\nensemble: {m
 
 @pytest.fixture
 def asked(monkeypatch):
-    """A function that asks for threads; the cores and members that were measured."""
+    """A function that asks for threads; the cores, members and slots that were measured."""
     measured = []
 
-    def stand_in(member, data, *, cores, members):
-        measured.append((cores, members))
+    def stand_in(member, data, *, cores, members, slots):
+        measured.append((cores, members, slots))
         return [Way(threads=4, slots=2, pace=1.0), Way(threads=8, slots=1, pace=1.5)]
 
     def ask(*overrides):
@@ -28,8 +28,7 @@ def asked(monkeypatch):
         return threads.best(spec, plan(spec, data.digest)[0], data)
 
     monkeypatch.setattr(threads, "measured", stand_in)
-    monkeypatch.setattr("psutil.cpu_count", lambda: 8)
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda process: range(8))
+    monkeypatch.setattr(start, "cores", lambda: 8)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(threads, "_FOUND", {})
     ask.measured = measured
@@ -38,13 +37,13 @@ def asked(monkeypatch):
 
 def test_this_machine_is_measured_and_the_choice_is_told(asked, capsys):
     assert asked() == 4
-    assert asked.measured == [(8, 10)]
+    assert asked.measured == [(8, 10, None)]
     assert capsys.readouterr().out.endswith("threads  2 slots of 4 (1 of 8: 1.33 x the time)\n")
 
 
 def test_the_same_members_are_measured_once_in_a_process(asked, capsys):
     assert asked() == asked() == 4
-    assert asked.measured == [(8, 10)]
+    assert asked.measured == [(8, 10, None)]
     assert capsys.readouterr().out.count("measuring") == 1
     asked("training.batch_size=7")
     assert len(asked.measured) == 2
@@ -52,7 +51,7 @@ def test_the_same_members_are_measured_once_in_a_process(asked, capsys):
 
 def test_no_more_slots_are_measured_than_are_asked_for(asked):
     asked("cluster.slots=3")
-    assert asked.measured == [(8, 3)]
+    assert asked.measured == [(8, 10, 3)], "of ten members all the same"
 
 
 @pytest.mark.parametrize("nothing", ["training.epochs=0"])
@@ -98,7 +97,7 @@ def test_a_cluster_that_was_started_elsewhere_is_measured_on_its_largest_node(as
     monkeypatch.setattr(threads.ray, "get", lambda found, timeout: found)
     assert asked() == 4
     assert tasks == [{"num_cpus": 16, "max_retries": 0}]
-    assert asked.measured == [(16, 5)]
+    assert asked.measured == [(16, 5, None)]
     assert states == ["joined", "left"] * 2
     nodes[:2] = []
     with pytest.raises(UserError, match="no node has cores yet"):

@@ -197,14 +197,15 @@ def test_directories_of_earlier_versions_keep_their_names():
     assert place_of(other, "runs") != place_of(parse("", ["data=fashion_mnist"]), "runs")
 
 
-def test_only_ensembles_of_the_same_threads_are_trained_together(monkeypatch, tmp_path):
+def test_only_ensembles_of_the_same_slots_are_trained_together(monkeypatch, tmp_path):
     together = []
     small = ("data.train_samples=100", "model.name=small_cnn", "attribution.methods=[gradient]", "ensemble.members=2")
     specs = {
         name: parse(
-            "name: one\ndata: {name: digits}", [*small, f"training.threads={threads}", f"training.epochs={epochs}"]
+            "name: one\ndata: {name: digits}",
+            [*small, f"training.threads={threads}", f"training.epochs={epochs}", f"cluster.attempts={attempts}"],
         )
-        for name, threads, epochs in (("a", 1, 1), ("b", 2, 1), ("c", 1, 2))
+        for name, threads, epochs, attempts in (("a", 1, 1, 3), ("b", 2, 1, 3), ("c", 1, 2, 3), ("d", 1, 3, 9))
     }
     monkeypatch.setattr(ensembles.start, "nodes", list)
     monkeypatch.setattr(ensembles.start, "room", lambda *given, **grows: SimpleNamespace(slots=1))
@@ -212,4 +213,5 @@ def test_only_ensembles_of_the_same_threads_are_trained_together(monkeypatch, tm
     monkeypatch.setattr(ensembles.train, "train", lambda runs, room, **settings: together.extend(runs))
     monkeypatch.setattr(ensembles.stages, "follow", lambda *given, **settings: None)
     ensembles._train_together(ensembles.plan(specs, str(tmp_path)))
-    assert [[member.training.pinned for member in run.members] for run in together] == [[1, 1], [1, 1]]
+    epochs = [[(member.training.pinned, member.training.epochs) for member in run.members] for run in together]
+    assert epochs == [[(1, 1)] * 2, [(1, 2)] * 2]

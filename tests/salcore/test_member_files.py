@@ -332,6 +332,18 @@ def test_storage_that_fails_is_everybodys_matter(small, store, monkeypatch, name
     assert train_member(members[0], data, store).reason is None
 
 
+def test_a_gpu_that_fails_is_not_a_members_failure(small, store, monkeypatch):
+    """It takes no more work of this process: the members that follow would all fail by it."""
+    _, data, members = small()
+    error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    with monkeypatch.context() as patch:
+        spoil_epoch(patch, error, member=0, epoch=2)
+        with pytest.raises(torch.AcceleratorError):
+            train_member(members[0], data, store)
+    assert not store.exists(member_file(0, FAILED))
+    assert train_member(members[0], data, store).reason is None
+
+
 def test_untrained_members_and_the_users_own_are_recorded_too(small, store, tmp_path):
     spec, data, (member, _) = small("training.epochs=0")
     train_member(member, data, store)

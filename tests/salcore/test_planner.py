@@ -14,7 +14,7 @@ from salcore.spec import ModelSpec
 
 @pytest.mark.parametrize("cores", [1, 2, 7, 12, 16])
 def test_every_way_uses_all_cores_unless_there_are_fewer_members(cores):
-    assert all(way.slots * way.threads == cores for way in ways(cores, members=cores))
+    assert all(way.slots * way.threads == cores for way in ways(cores, most=cores))
     assert [way.threads for way in ways(cores, 1)] == [count for count in range(1, cores + 1) if cores % count == 0]
     assert {way.slots for way in ways(cores, 1)} == {1}
 
@@ -40,6 +40,16 @@ def test_a_machine_of_many_cores_is_measured_on_some_and_its_slots_are_counted_o
     found = measured(members[0], data, cores=48, members=40)
     assert (found[0].threads, found[0].slots) == (1, 40)
     assert [(way.threads, way.slots) for way in found if way.threads == 16] == [(16, 3)]
+
+
+def test_few_slots_train_all_members_one_after_the_other(small, monkeypatch):
+    """Of 12 members 3 slots of one thread train 4 each; 2 of two threads train 6 each, 1.7 times as fast: 3.5."""
+    monkeypatch.setattr(
+        planner, "_paces", lambda member, data, trials: [{1: 1.0, 2: 1.7, 4: 2.0}[way.threads] for way in trials]
+    )
+    _, data, members = small()
+    found = measured(members[0], data, cores=4, members=12, slots=3)
+    assert [(way.slots, way.threads) for way in found] == [(2, 2), (3, 1), (1, 4)]
 
 
 def test_little_data_travels_and_nothing_is_evaluated(small):

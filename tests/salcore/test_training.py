@@ -353,6 +353,9 @@ def test_validation_is_in_eval_mode_and_leaves_the_network_as_it_was(small):
     assert accuracy == float((scores.argmax(1) == labels).double().mean())
     assert evaluate(model, data.validation, data, "cpu", 999)[1] == accuracy
     assert not model.training
+    handed = []
+    evaluate(model, data.validation, data, "cpu", 7, lambda: handed.append(1))
+    assert len(handed) == -(-len(data.validation) // 7), "after every batch another training may go on"
 
 
 def test_nothing_to_validate_on_is_not_a_number(small):

@@ -34,6 +34,13 @@ NETWORKS = {
     "MNIST CNN": ("mnist_cnn", {}, (1, 28, 28)),
     "ResNet-18": ("resnet18", {}, (3, 32, 32)),
 }
+OTHERS = {
+    "small ViT": ("small_vit", {"width": 16, "depth": 2}, (3, 16, 16)),
+    "LSTM": ("lstm", {}, (5, 16)),
+    "TCN": ("tcn", {}, (5, 16)),
+    "transformer": ("transformer", {}, (5, 16)),
+}
+"""Attention and recurrence, and series: those whose step cannot be captured are trained step by step."""
 GUIDANCE = {
     **{"mask_fraction": 0.5, "weight": 1.0, "ranking": "signed", "of": "logit", "mode": "train", "fill": None},
     "detach_target": False,
@@ -55,12 +62,14 @@ def pinned():
 
 
 def synthetic(shape, count=300):
-    """Images whose class is where they are bright; 300 leave a last batch of 44."""
+    """Images, or series, whose class is where they are bright; 300 leave a last batch of 44."""
     draws = np.random.default_rng(0)
     labels = np.arange(count) % 3
     values = draws.integers(0, 120, (count, *shape), np.uint8)
     for row, label in enumerate(labels):
         values[row, :, label * 4 : label * 4 + 4] += 100
+    if len(shape) == 2:
+        values = values.astype(np.float32) / 255
     train = Part(values=values, labels=labels, index=np.arange(count))
     half = np.full(shape[0], 0.5, np.float32)
     validation = replace(train, index=np.arange(0, count, 3))
@@ -72,16 +81,18 @@ def synthetic(shape, count=300):
         mean=half,
         std=half,
         digest="",
+        kind="images" if len(shape) == 3 else "series",
     )
 
 
 def member(network, mask_fraction=0.5, **changes):
     """A member and its data; a spec would ask for more than torch, torchvision, numpy and pyarrow."""
-    name, settings, shape = NETWORKS[network]
+    name, settings, shape = (NETWORKS | OTHERS)[network]
     guidance = SimpleNamespace(**GUIDANCE | {"mask_fraction": mask_fraction})
     purposes = {purpose: seeds.derive(0, 0, number) for number, purpose in enumerate(seeds.PURPOSES)}
     model = SimpleNamespace(name=name, settings=settings, weights=None)
-    training = SimpleNamespace(**TRAINING | changes, guidance=guidance)
+    plain = {} if len(shape) == 3 else {"augment": SimpleNamespace(crop=0, flip=False)}
+    training = SimpleNamespace(**TRAINING | changes | plain, guidance=guidance)
     one = SimpleNamespace(seeds=purposes, model=model, training=training, weights=None, start=None)
     return one, synthetic(shape)
 
@@ -119,6 +130,39 @@ def test_a_training_by_graphs_ends_with_the_bits_of_one_step_by_step(network, ca
     expected, others = ended(one, data, "cuda")
     assert rows == expected
     assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+@pytest.mark.parametrize("network", OTHERS)
+@pytest.mark.parametrize("case", ["standard", "guided", "bfloat16"])
+@pytest.mark.filterwarnings("ignore:training runs without a CUDA graph")
+def test_so_does_one_of_other_networks_whether_captured_or_not(network, case, step_by_step):
+    one, data = member(network, **CASES[case])
+    rows, weights = ended(one, data, "cuda")
+    step_by_step()
+    expected, others = ended(one, data, "cuda")
+    assert rows == expected
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_more_members_than_a_gpu_has_streams_end_with_the_bits_of_each_alone(recwarn, monkeypatch):
+    """Each takes a stream for its graph, and gives it back: torch hands out 32 in turn."""
+    monkeypatch.setattr(training, "TURN", 1)
+    several = []
+    for number in range(40):
+        one, data = member("small CNN", epochs=1, **CASES["bfloat16"])
+        one.seeds = {purpose: seeds.derive(number, 0) for purpose in one.seeds}
+        several.append(one)
+    alone = [ended(one, data, "cuda") for one in several]
+    found = {}
+
+    def lane(mine):
+        return lambda: found.update({place: ended(several[place], data, "cuda") for place in mine})
+
+    side_by_side([lane(range(first, 40, 4)) for first in range(4)], "cuda")
+    assert not [told for told in recwarn if "CUDA graph" in str(told.message)]
+    for place, (rows, weights) in enumerate(alone):
+        assert found[place][0] == rows
+        assert all(torch.equal(weights[name], found[place][1][name]) for name in weights)
 
 
 @pytest.mark.parametrize("case", ["standard", "guided"])
