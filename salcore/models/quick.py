@@ -51,8 +51,8 @@ class QuickConv2d(nn.Conv2d):
 class QuickFlatten(nn.Flatten):
     """Flattening, after which the gradient goes back to images channels-last.
 
-    It comes from a linear layer in torch's default order, and pooling and ReLU are three to six times as slow where
-    their gradient lies in another order than their input.
+    A linear layer gives it in torch's default order, and pooling and ReLU are three to six times as slow where their
+    gradient lies in another order than their input.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:

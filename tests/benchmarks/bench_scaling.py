@@ -8,6 +8,8 @@ of one slot all of them train together. Times at every size are in the row's las
 - input size: the same on 1,280 images of 16 to 64 pixels a side, against the pixels;
 - members: all statistics over 8 to 64 members' maps of 256 samples, 3 x 32 x 32;
 - slots: the small CNN in one slot and in one for each core, all training at once.
+
+Draws `docs/scaling.png`.
 """
 
 from __future__ import annotations
@@ -17,13 +19,16 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its pool: one thread, as a slot has
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from salcore.device import pin
+from salcore.figures import canvas
 from salcore.planner import Way, _paces
 from salcore.training import fit
 from tests.benchmarks import harness
@@ -31,16 +36,33 @@ from tests.benchmarks.bench_g1_training import CASES, SMALL
 from tests.benchmarks.bench_g6_reduce import everything, make
 
 CASE = CASES["small CNN"]
+PICTURE = Path(__file__).parents[2] / "docs" / "scaling.png"
 
 
-def exponents(sizes: Mapping[float, Callable[[], Any]]) -> tuple[list[float], str]:
-    """Exponent of each repeat, and the median times in words."""
-    for work in sizes.values():
-        work()  # warm
-    times = np.array([[harness.seconds(work) for work in sizes.values()] for _ in range(harness.REPEATS)])
-    small, large = min(sizes), max(sizes)
-    told = ", ".join(f"{size:g}: {took:.3g} s" for size, took in zip(sizes, np.median(times, 0), strict=True))
-    return list(np.log(times[:, -1] / times[:, 0]) / np.log(large / small)), told
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Seconds of each repeat at each size, `(repeats, sizes)`; for slots, how many times the samples/s of one."""
+
+    along: str
+    what: str
+    sizes: tuple[int, ...]
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, along: str, what: str, works: Mapping[int, Callable[[], Any]]) -> Curve:
+        """The work of every size, timed in turns."""
+        for work in works.values():
+            work()  # warm
+        values = np.array([[harness.seconds(work) for work in works.values()] for _ in range(harness.REPEATS)])
+        return cls(along=along, what=what, sizes=tuple(works), values=values)
+
+    def row(self) -> harness.Row:
+        """The exponent between the smallest and the largest size."""
+        exponents = np.log(self.values[:, -1] / self.values[:, 0]) / np.log(self.sizes[-1] / self.sizes[0])
+        pairs = zip(self.sizes, np.median(self.values, 0), strict=True)
+        told = ", ".join(f"{size}: {took:.3g} s" for size, took in pairs)
+        name = f"scaling, exponent of the time in {self.along}"
+        return harness.measured(name, exponents, unit="", detail=f"{self.what}; {told}")
 
 
 def epoch(images: int, side: int) -> Callable[[], Any]:
@@ -50,36 +72,57 @@ def epoch(images: int, side: int) -> Callable[[], Any]:
     return lambda: list(fit(member, data))
 
 
-def rows() -> Iterator[harness.Row]:
-    """Each size in turn."""
-    curves = {
-        "samples": {count: epoch(count, 32) for count in (1280, 2560, 5120, 10240)},
-        "pixels": {side * side: epoch(1280, side) for side in (16, 32, 64)},
-    }
+def times() -> Iterator[Curve]:
+    """How time grows with samples, pixels and members."""
+    samples = {count: epoch(count, 32) for count in (1280, 2560, 5120, 10240)}
+    yield Curve.of("samples", "an epoch of the small CNN", samples)
+    pixels = {side * side: epoch(1280, side) for side in (16, 32, 64)}
+    yield Curve.of("pixels", "an epoch of the small CNN", pixels)
     with tempfile.TemporaryDirectory(prefix="scaling-") as folder:
         make(folder, members=64, ranges=1, rows=256)
-        curves["members"] = {
-            count: lambda count=count: everything(folder, 0, 256, members=count) for count in (8, 16, 32, 64)
-        }
-        for name, sizes in curves.items():
-            found, told = exponents(sizes)
-            what = "statistics of 256 samples" if name == "members" else "an epoch of the small CNN"
-            yield harness.measured(f"scaling, exponent of the time in {name}", found, unit="", detail=f"{what}; {told}")
-    yield slots()
+        members = {count: partial(everything, folder, 0, 256, members=count) for count in (8, 16, 32, 64)}
+        yield Curve.of("members", "statistics of 256 samples", members)
 
 
-def slots() -> harness.Row:
-    """What all cores' slots train together, in units of one slot alone."""
+def slots() -> tuple[Curve, harness.Row]:
+    """What the slots of all cores train together, in units of one slot alone."""
     cores = len(os.sched_getaffinity(0))
     member = replace(CASE, training=SMALL.model_copy(update={"epochs": 1_000_000, "learning_rate": 1e-9})).member()
-    ways = [Way(threads=1, slots=count) for count in (1, cores)]
-    found = [_paces(member, CASE.data(), ways) for _ in range(harness.REPEATS)]
-    gains = [cores * together / alone for alone, together in found]
-    alone = np.median([pace for pace, _ in found])
-    detail = f"small CNN, {cores} slots of one thread; {alone:.4g} samples/s of one alone"
-    return harness.measured("scaling, slots", gains, unit="x", detail=detail)
+    ways = [Way(threads=1, slots=count) for count in sorted({1, cores})]
+    paces = np.array([_paces(member, CASE.data(), ways) for _ in range(harness.REPEATS)])
+    counts = tuple(way.slots for way in ways)
+    curve = Curve(along="slots", what="small CNN", sizes=counts, values=paces * counts / paces[:, :1])
+    detail = f"small CNN, {cores} slots of one thread; {np.median(paces[:, 0]):.4g} samples/s of one alone"
+    return curve, harness.measured("scaling, slots", curve.values[:, -1], unit="x", detail=detail)
+
+
+def picture(curves: Sequence[Curve]) -> bytes:
+    """A PNG: every curve beside a straight line through its first point, both axes logarithmic."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 2.7), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, curve in zip(figure.subplots(1, len(curves)), curves, strict=True):
+        canvas.dress(axes)
+        low, middle, high = np.quantile(curve.values, (0, 0.5, 1), axis=0)
+        sizes = np.array(curve.sizes)
+        axes.plot(sizes, middle[0] * sizes / sizes[0], color=canvas.MUTED, linestyle="--", linewidth=1.2)
+        axes.errorbar(sizes, middle, (middle - low, high - middle), color=canvas.BLUE, marker="o", capsize=3)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xticks(sizes, [f"{size:,}" for size in curve.sizes])
+        axes.set_yticks(middle, [f"{value:.2g}" for value in middle])
+        axes.minorticks_off()
+        axes.tick_params(axis="both", labelsize=8)
+        axes.set_xlabel(curve.along)
+        axes.set_ylabel("times one slot" if curve.along == "slots" else "seconds")
+        axes.set_title(curve.what, fontsize=10, color=canvas.INK)
+    return canvas.png(figure)
 
 
 if __name__ == "__main__":
     pin(1)
-    harness.record(list(rows()))
+    *curves, (along_slots, gain) = [*times(), slots()]
+    harness.record([*(curve.row() for curve in curves), gain])
+    PICTURE.write_bytes(picture([*curves, along_slots]))
