@@ -216,6 +216,7 @@ def _train_all(queue: Any, slot: int, held: _Held, device: str) -> None:
         run, index = held.runs[work.run], work.member.index
         if work.run not in logs:
             logs = {work.run: Log(run.store, f"train-slot-{slot}")}
+            logs[work.run].hear_warnings()
         log = logs[work.run]
         log.write(f"process {os.getpid()} on {platform.node()}, {torch.get_num_threads()} threads")
         log.write(f"member {index} begins")

@@ -1,6 +1,8 @@
 """Logs in the run directory: one per slot and stage, plain lines with the time in front."""
 
+import threading
 import time
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,3 +48,17 @@ class Log:
         if self._lines:
             self._store.write(self._name, "".join(self._lines).encode())
             self._put = time.monotonic()
+
+    def hear_warnings(self) -> None:
+        """Write what this thread warns of here from now on: of a worker nobody sees it on a screen."""
+        _HEARING.log = self
+        warnings.showwarning = _write_down
+
+
+_HEARING = threading.local()
+
+
+def _write_down(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    log: Log | None = getattr(_HEARING, "log", None)
+    if log is not None:
+        log.write(f"{category.__name__}: {' '.join(str(message).split())}")

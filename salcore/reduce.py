@@ -52,12 +52,13 @@ class Reduced:
     """Statistics of one method over one range of samples.
 
     `stats`, one row per sample: sample, label, target (-1 where members explain different classes), count, length (of
-    padded sequences), mean, variance, snr, signal2, noise2, snr_scale_free, and mean_norm and sigma_norm after the first
-    m members for each m of `metadata["grid"]`; the likenesses of `salcore.likeness`; the mask `significant` of
+    padded sequences), mean, variance, snr, signal2, noise2, snr_scale_free, and mean_norm and sigma_norm after the
+    first m members for each m of `metadata["grid"]`; the likenesses of `salcore.likeness`; the mask `significant` of
     `salcore.significance` (1 where a pixel differs from zero beyond training noise), the number of hypotheses `tested`
     and the share of all pixels that are marked, significant_share; snr_debiased and snr_at_30, and the 95 % jackknife
-    intervals over members of these two and of the snr (`_low`, `_high`). All are over the `count` members whose map of the sample is finite, and NaN
-    (masks and counts 0) where those are too few: none for the mean, fewer than 3 for the intervals, 2 for the rest.
+    intervals over members of these two and of the snr (`_low`, `_high`). All are over the `count` members whose map of
+    the sample is finite, and NaN (masks and counts 0) where those are too few: none for the mean, fewer than 3 for the
+    intervals, 2 for the rest.
 
     `members`, one row per member: sums over the samples of what the ensemble without it gives (snr, over `snr_samples`
     of them; signal2; noise2), of the cosine and the SSIM of its map to the mean map of the others (over `samples` of
