@@ -40,7 +40,7 @@ from salcore.members import Member
 from salcore.models import build
 from salcore.models.quick import quick
 from salcore.objectives import OBJECTIVES
-from salcore.objectives.guided import masked
+from salcore.objectives.guided import guided, masked
 from salcore.padding import bound
 from salcore.precision import emulates_bfloat16
 from salcore.spec import GuidanceSpec, ModelSpec, TrainingSpec
@@ -168,7 +168,7 @@ def check(case: Case) -> None:
     assert kind != "text" or torch.equal(mine, theirs), "other words take the masked ones' place"
     unmasked = GuidanceSpec(mask_fraction=0.0)
     with seeds.forked(3):
-        loss = OBJECTIVES["guided"](model, inputs, labels, guidance=unmasked, **settings)
+        loss = guided(model, inputs, labels, guidance=unmasked, **settings)
     with seeds.forked(3):
         their_loss = published(model, inputs, labels, unmasked, valid, kind)
     np.testing.assert_allclose(loss.item(), their_loss.item(), rtol=1e-5)

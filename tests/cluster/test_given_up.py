@@ -17,6 +17,7 @@ NETWORK = """
 import json
 import os
 import signal
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,8 @@ class Cursed(nn.Module):
         self.curses = json.loads(Path(__file__).with_name("doomed.json").read_text())
 
     def forward(self, inputs):
+        if self.training:
+            warnings.warn("this network\\nmay be cursed", stacklevel=2)
         if (curse := self.curses.get(repr(float(self.mark)))) is not None:
             CURSES[curse]()
         return self.linear(inputs.flatten(1))
@@ -121,6 +124,11 @@ def test_it_is_told_why_and_the_rest_are_finished(cursed, undisturbed):
     kept = [name for name in found if name.startswith(("members/", "maps/"))]
     assert [name for name in kept if found[name] != expected[name]] == []
     assert [str(path) for path in run.rglob(".tmp-*")] == []
+
+
+def test_what_a_worker_warns_of_stands_in_the_logs(undisturbed):
+    lines = [line for log in undisturbed.glob("logs/train-slot-*.log") for line in log.read_text().splitlines()]
+    assert {line.partition(" ")[2] for line in lines if "cursed" in line} == {"UserWarning: this network may be cursed"}
 
 
 def test_mlflow_has_them_as_failed(cursed, place):
