@@ -171,9 +171,9 @@ def command(about: str, less: str, rows: Callable[[bool], Iterable[Row]]) -> Non
     parser = argparse.ArgumentParser(description=about.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help=f"{less}, and nothing is recorded")
     quick = parser.parse_args().quick
-    found = list(rows(quick))
-    if not quick:
-        record(found)
+    for row in rows(quick):
+        if not quick:
+            record([row])  # each as it comes: what was measured stays if a later one fails
 
 
 def record(rows: Sequence[Row], folder: Path = FOLDER) -> None:
