@@ -102,7 +102,8 @@ def cores() -> int:
     with contextlib.suppress(OSError, ValueError):
         quota, period = CGROUP.read_text().split()
     share = math.inf if quota == "max" else int(quota) / int(period)
-    return max(1, math.floor(min(psutil.cpu_count() or 1, len(os.sched_getaffinity(0)), share)))
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
+    return max(1, math.floor(min(usable, share)))
 
 
 CGROUP = Path("/sys/fs/cgroup/cpu.max")

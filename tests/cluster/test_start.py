@@ -125,12 +125,14 @@ def test_in_a_cluster_that_grows_a_number_of_slots_asks_for_nodes():
 )
 def test_cores_are_those_that_the_process_may_use_and_has_a_share_of(quota, found, monkeypatch, tmp_path):
     """So many does a cluster of this machine get, and so many are measured by `training.threads: auto`."""
-    monkeypatch.setattr(psutil, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)))
     monkeypatch.setattr(start, "CGROUP", tmp_path / "cpu.max")
     if quota is not None:
         start.CGROUP.write_text(quota)
     assert start.cores() == found
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    assert start.cores() == (8 if found == 6 else found)
 
 
 def test_a_cluster_of_this_machine_has_its_cores_and_no_log_monitor(ray_cluster):
