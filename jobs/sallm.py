@@ -1,7 +1,6 @@
 """Language models whose attention is taught by saliency explanations. `python -m jobs.sallm SPEC`."""
 
 import math
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -186,7 +185,7 @@ def _measured(asked: Command, stages: Sequence[Mapping[str, Spec]]) -> bool:
 
 def _tell(spec: Spec, asked: Command, stages: Sequence[Mapping[str, Spec]], uri: str) -> int:
     """Measure, write the table and the page, print them, and tell MLflow."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # the slots are gone, and this process measures
+    torch.set_num_threads(start.cores())  # the slots are gone, and this process measures
     found = Sallm(spec, str(asked.store), "cuda" if torch.cuda.is_available() else "cpu")
     progress = Progress()
     for place, name in enumerate(found.pairs, 1):

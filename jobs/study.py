@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 import salcore
+from cluster import start
 from cluster.errors import Broken
 from jobs import command, ensembles
 from salcore.errors import UserError
@@ -62,7 +62,7 @@ def act(arguments: list[str]) -> int:
 
 def _tell(found: ModuleType, runs: Mapping[str, Run], store: Store) -> None:
     """Write the table and the page, and print them."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # the slots are gone, and this process measures
+    torch.set_num_threads(start.cores())  # the slots are gone, and this process measures
     rows = tuple(found.rows(runs))
     store.write_parquet("study.parquet", table(rows))
     store.write("report/index.html", build(found, rows, found.figures(runs), runs).encode())

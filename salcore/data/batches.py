@@ -26,11 +26,12 @@ def normalise(pixels: Tensor, mean: np.ndarray | Tensor, std: np.ndarray | Tenso
     [[[[-2.0, 2.0]]]]
     """
     scale = 255.0 if pixels.dtype == torch.uint8 else 1.0
+    own = (value if isinstance(value, Tensor) else np.array(value) for value in (mean, std))  # no worker may write them
     shift, width = (
         sent((torch.as_tensor(value, dtype=torch.float64) * scale).to(torch.float32), pixels.device).view(
             -1, *[1] * (pixels.ndim - 2)
         )
-        for value in (mean, std)
+        for value in own
     )
     # Fresh strides: kernels are chosen by them, and NumPy gives an axis of one channel now this stride and now that,
     # so equal images would have other last bits for another way in which they were cut or stored.

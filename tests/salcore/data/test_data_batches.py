@@ -175,3 +175,10 @@ def test_an_empty_part_has_no_batches():
     part, data = data_of(4)
     empty = Part(values=part.values, labels=part.labels, index=np.arange(0))
     assert list(epoch_batches(empty, data, batch_size=2, order=None)) == []
+
+
+def test_statistics_that_may_not_be_written_are_taken_without_a_warning():
+    """As a worker has them from Ray's store; pytest makes an error of torch's warning."""
+    mean, std = np.array([0.5], np.float32), np.array([0.25], np.float32)
+    mean.flags.writeable = std.flags.writeable = False
+    assert normalise(torch.ones(2, 1, 3, 3), mean, std).eq(2).all()
