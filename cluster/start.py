@@ -98,10 +98,10 @@ def joined() -> bool:
 
 def cores() -> int:
     """Cores of this machine that a cluster started here has: those that the process may use, and has a share of."""
-    quota, period = "max", "1"
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = CGROUP.read_text().split()
-    share = math.inf if quota == "max" else int(quota) / int(period)
+    share = math.inf
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max" for all of them
+        quota, period = map(int, CGROUP.read_text().split())
+        share = quota / period
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
     return max(1, math.floor(min(usable, share)))
 

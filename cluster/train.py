@@ -202,7 +202,7 @@ def _work_off(queue: Any, slot: int, held: _Held, device: str) -> None:
         try:
             _train_all(queue, slot, held, device)
         except torch.AcceleratorError as error:
-            ray.get(queue.lost.remote(slot, str(error).splitlines()[0]))
+            ray.get(queue.lost.remote(slot, (str(error) or repr(error)).splitlines()[0]))
             raise
 
 

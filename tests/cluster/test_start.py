@@ -121,7 +121,15 @@ def test_in_a_cluster_that_grows_a_number_of_slots_asks_for_nodes():
 
 @pytest.mark.parametrize(
     ("quota", "found"),
-    [("max 100000", 6), ("250000 100000", 2), ("50000 100000", 1), ("9900000 100000", 6), ("nonsense", 6), (None, 6)],
+    [
+        ("max 100000", 6),
+        ("250000 100000", 2),
+        ("50000 100000", 1),
+        ("9900000 100000", 6),
+        ("nonsense", 6),
+        ("not numbers", 6),
+        (None, 6),
+    ],
 )
 def test_cores_are_those_that_the_process_may_use_and_has_a_share_of(quota, found, monkeypatch, tmp_path):
     """So many does a cluster of this machine get, and so many are measured by `training.threads: auto`."""

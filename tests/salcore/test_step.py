@@ -1,5 +1,7 @@
 """A step that is captured and replayed gives the bits of one that runs: here by a twin of CUDA's graphs."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -93,6 +95,28 @@ def test_a_step_that_cannot_be_captured_runs_and_says_so(small, monkeypatch):
     assert len(told) == 1
     assert found == expected
     assert all(torch.equal(others[name], weights[name]) for name in weights)
+
+
+def test_casts_that_are_kept_would_be_seen_so_none_are_where_a_capture_fails(small, monkeypatch):
+    """Both passes of a guided step share what is kept, and their gradients are then added in bfloat16."""
+
+    def refuse(work, generator):
+        raise RuntimeError("out of memory")
+
+    _, data, members = small("training.objective=guided", "training.precision=bfloat16", "training.epochs=1")
+    found = {}
+    for name in ("captured", "refused", "kept"):
+
+        def make(member, model, *rest, name=name):
+            capture = {"captured": twin(model, []), "refused": refuse, "kept": None}[name]
+            return Step(member, model, *rest, capture=capture)
+
+        monkeypatch.setattr(training, "Step", make)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found[name] = ended(members[0], data)[1]
+    assert all(torch.equal(found["captured"][name], value) for name, value in found["refused"].items())
+    assert not all(torch.equal(found["kept"][name], value) for name, value in found["refused"].items())
 
 
 @pytest.mark.parametrize(
