@@ -86,7 +86,7 @@ def _measured(member: Member, data: Data, *, cores: int, members: int, slots: in
 @contextmanager
 def _joined() -> Iterator[None]:
     """A block within the cluster, which is left after it unless this process was in it before."""
-    before = ray.is_initialized()
+    before = start.joined()
     start.start()
     try:
         yield

@@ -56,7 +56,8 @@ def importers(room, packages):
 
 
 @pytest.mark.parametrize(
-    ("room", "forbidden"), [("salcore", {"cluster", "jobs", "ray", "mlflow"}), ("cluster", {"jobs", "mlflow"})]
+    ("room", "forbidden"),
+    [("salcore", {"cluster", "jobs", "ray", "mlflow"}), ("cluster", {"jobs", "mlflow"}), ("jobs", {"ray"})],
 )
 def test_rooms_import_in_one_direction(room, forbidden):
     assert len(list((ROOT / room).rglob("*.py"))) > 3

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from salcore import precision
+from salcore.attribution.deeplift import deeplift
 from salcore.precision import bfloat16_passes, emulates_bfloat16, whole_float32
 
 
@@ -41,6 +42,19 @@ def test_convolutions_are_whole_in_the_block_and_as_before_after_it():
         fail()
     assert inside == ["ieee"]
     assert torch.backends.cudnn.conv.fp32_precision == before
+
+
+def test_deeplift_explains_with_whole_convolutions():
+    """Rounded to ten bits, most maps would miss completeness and be made again in float64."""
+    seen = []
+
+    class Network(nn.Linear):
+        def forward(self, inputs):
+            seen.append(torch.backends.cudnn.conv.fp32_precision)
+            return super().forward(inputs)
+
+    deeplift(Network(4, 3), torch.randn(2, 4), torch.tensor([0, 1]))
+    assert set(seen) == {"ieee"}
 
 
 def test_passes_are_by_bfloat16_and_what_they_give_is_float32():
