@@ -13,7 +13,7 @@ from salcore import seeds, training
 from salcore.lanes import side_by_side
 from salcore.seeds import forked
 from salcore.training import fit
-from salcore.turns import Turns
+from salcore.turns import TURNS, Turns
 
 CASES = [
     ("model.dropout=0.4",),
@@ -63,12 +63,15 @@ def test_members_side_by_side_end_with_the_bits_of_each_alone(small, monkeypatch
 
 def test_states_that_were_not_put_back_would_be_seen(monkeypatch):
     """The test above can fail: what is drawn after a turn then comes from where another thread left the generators."""
-    drawn = {}
+    drawn = {number: [] for number in range(3)}
 
     def work(number):
         def do():
             with forked(number) as fork:
-                drawn[number] = [float(torch.rand(())) for _ in range(50) if fork.hand_on() is None]
+                for _ in range(50):
+                    wait_until_wanted(others=[drawn[other] for other in drawn if other != number])
+                    fork.hand_on()
+                    drawn[number].append(float(torch.rand(())))
 
         return do
 
@@ -76,10 +79,17 @@ def test_states_that_were_not_put_back_would_be_seen(monkeypatch):
         with forked(number):
             return [float(torch.rand(())) for _ in range(50)]
 
+    def wait_until_wanted(others, seconds=20):
+        end = time.monotonic() + seconds
+        while not TURNS.wanted and any(len(numbers) < 50 for numbers in others):
+            assert time.monotonic() < end, "no other thread asks for its turn"
+            time.sleep(0.0001)
+
     expected = {number: alone(number) for number in range(3)}
     side_by_side([work(number) for number in range(3)], "cpu")
     assert drawn == expected
-    monkeypatch.setattr(seeds, "_put_back", lambda states: time.sleep(0.001))
+    drawn.update({number: [] for number in range(3)})
+    monkeypatch.setattr(seeds, "_put_back", lambda states: None)
     with torch.random.fork_rng([]):
         side_by_side([work(number) for number in range(3)], "cpu")
     assert drawn != expected
