@@ -6,8 +6,7 @@ are the same bits however samples are cut into blocks. The maps are finite: `sal
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -16,8 +15,8 @@ from salcore.likeness import TO_MEAN, Likeness, row_sums
 from salcore.moments import Moments
 from salcore.significance import significant
 
-HELD = 32
-"""Magnitudes of 2^-32 to 2^32 have squares, and squares of small deviations, that float32 holds."""
+HELD = 2.0**-100, 2.0**100
+"""Between these a sum of squares lost nothing to float32's range: what it left out is too small to count."""
 GROUP = 16
 """Members whose deviations are summed in float32 before they are merged into float64."""
 SUMS = ("samples", "snr", "snr_samples", "signal2", "noise2", "cosine", "ssim")
@@ -34,21 +33,17 @@ SCALARS = (
 """Columns with one number per sample."""
 
 
-def prefix_moments(maps: Iterable[np.ndarray], at: Collection[int]) -> Iterator[Moments]:
-    """Moments over members, in order, of the first m maps for each m in `at`: float32 in, float64 out.
+def prefix_moments(maps: Iterable[np.ndarray], at: Collection[int]) -> Iterator[tuple[Moments, np.ndarray]]:
+    """Moments over members, in order, of the first m maps for each m in `at`, and for which rows `(n,)` they hold.
 
-    Deviations from the first map of each 16 are summed in float32, so nothing large cancels and few roundings add up;
-    the groups are merged in float64 (Chan et al., 1983), so the error does not grow with the number of maps. Maps so
-    small or large that float32 does not hold their squares are brought to 1 by a power of two, which rounds nothing.
+    Deviations from the first map of each 16 are summed in the maps' own precision, so nothing large cancels and few
+    roundings add up; the groups are merged in float64 (Chan et al., 1983), so the error does not grow with the number
+    of maps. They hold where the sums of squares stayed within `HELD`. Float64 maps of float32 values always hold.
     """
     done: Moments | None = None
-    exponent = 0
+    held = np.True_
     for count, x in enumerate(maps, 1):
         size = (count - 1) % GROUP + 1
-        if count == 1:
-            exponent = _exponent(x)
-        if exponent:
-            x = np.ldexp(x, -exponent)
         if count == 1:
             total, squares, deviation = np.empty_like(x), np.empty_like(x), np.empty_like(x)
         if size == 1:
@@ -62,20 +57,41 @@ def prefix_moments(maps: Iterable[np.ndarray], at: Collection[int]) -> Iterator[
             np.square(deviation, out=deviation)
             np.add(squares, deviation, out=squares)
         if size == GROUP or count in at:
+            held = held & _held(squares, size)
             moments = _group_moments(first, total, squares, size)
             moments = moments if done is None else done.merge(moments)
             if count in at:
-                yield _raised(moments, exponent) if exponent else moments
+                yield moments, held
             if size == GROUP:
                 done = moments
 
 
-def first_pass(maps: Iterable[np.ndarray], grid: Sequence[int], out: Mapping[str, np.ndarray]) -> Moments:
+def first_pass(
+    read: Callable[[], Iterable[np.ndarray]], grid: Sequence[int], out: Mapping[str, np.ndarray]
+) -> Moments:
     """Fill mean, variance, snr, signal2, noise2 and the norms along `grid`, which ends at M; return the moments.
 
-    `maps` are the members' blocks `(n, ...)` float32, `out` the columns of these n samples.
+    `read` gives the members' blocks `(n, ...)` float32, `out` are the columns of these n samples. Samples whose squares
+    are beyond the range of float32 somewhere, or all 0, are read again and summed in float64.
     """
-    for position, moments in enumerate(prefix_moments(maps, grid)):
+    with np.errstate(over="ignore", invalid="ignore"):  # float32 may not hold a variance; infinite maps are found later
+        moments, held = _fill(read(), grid, out)
+        if held.all():
+            return moments
+        rows = np.flatnonzero(~held)
+        part = {name: column[rows] for name, column in out.items()}
+        exact, _ = _fill((maps[rows].astype(np.float64) for maps in read()), grid, part)
+    for name, column in out.items():
+        column[rows] = part[name]
+    np.asarray(moments.mean)[rows], np.asarray(moments.m2)[rows] = exact.mean, exact.m2
+    return moments
+
+
+def _fill(
+    maps: Iterable[np.ndarray], grid: Sequence[int], out: Mapping[str, np.ndarray]
+) -> tuple[Moments, np.ndarray]:
+    """As `first_pass`, in the maps' own precision; the moments, and for which rows they hold."""
+    for position, (moments, held) in enumerate(prefix_moments(maps, grid)):
         mean, freedom = np.asarray(moments.mean), moments.count - 1 if moments.count > 1 else np.nan
         mean2, noise2 = row_sums(mean, mean), row_sums(np.asarray(moments.m2)) / freedom
         out["mean_norm"][:, position], out["sigma_norm"][:, position] = np.sqrt(mean2), np.sqrt(noise2)
@@ -83,7 +99,7 @@ def first_pass(maps: Iterable[np.ndarray], grid: Sequence[int], out: Mapping[str
     np.divide(moments.m2, freedom, out=out["variance"], casting="same_kind")
     out["snr"][:], out["noise2"][:] = statistics.snr(mean2, noise2), noise2
     out["signal2"][:] = statistics.signal2(mean2, noise2, moments.count)
-    return moments
+    return moments, np.broadcast_to(held, len(mean))
 
 
 def mark(moments: Moments, out: Mapping[str, np.ndarray]) -> None:
@@ -172,17 +188,13 @@ def _fill_intervals(out: Mapping[str, np.ndarray], snrs: Moments, ratios: Moment
             out[name + end][:] = statistics.ratio_at(values, at)
 
 
-def _exponent(x: np.ndarray) -> int:
-    """The power of two of the largest magnitude, 0 where float32 holds its square well; NaN and infinity stay too."""
-    largest = max(float(x.max()), -float(x.min()))
-    exponent = math.frexp(largest)[1] if math.isfinite(largest) else 0
-    return exponent if abs(exponent) > HELD else 0
-
-
-def _raised(moments: Moments, exponent: int) -> Moments:
-    """The moments of values that are 2^exponent times as large."""
-    mean, m2 = np.ldexp(moments.mean, exponent), np.ldexp(moments.m2, 2 * exponent)
-    return Moments(moments.count, mean, m2)
+def _held(squares: np.ndarray, size: int) -> np.ndarray:
+    """For which rows `(n,)` sums of squares of `size` maps are right, whatever the range of their type."""
+    if size == 1 or squares.dtype == np.float64:
+        return np.True_
+    low, high = HELD
+    rows = squares.reshape(len(squares), -1)
+    return (rows.min(axis=1, initial=high) >= low) & (rows.max(axis=1, initial=low) <= high)
 
 
 def _group_moments(first: np.ndarray, total: np.ndarray, squares: np.ndarray, size: int) -> Moments:

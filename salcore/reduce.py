@@ -19,7 +19,7 @@ from salcore import shards, statistics
 from salcore.finite import finite_rows, stretches
 from salcore.passes import CURVES, MAPS, SUMS, add, empty_columns, first_pass, mark, second_pass
 
-VERSION = 2
+VERSION = 3
 """Of what statistics hold and how they are computed, kept with them: those of another version are made again."""
 OPEN_SHARDS = 256
 """Shards kept open at a time: well below the usual limit of open files."""
@@ -145,8 +145,7 @@ class _Tally:
 
     def _reduce(self, start: int, stop: int) -> None:
         out = self._columns(start, stop)
-        with np.errstate(invalid="ignore", over="ignore"):  # infinities are looked for next; a variance may be one
-            moments = first_pass(self._read(start, stop, self._everyone), self.grid, out)
+        moments = first_pass(lambda: self._read(start, stop, self._everyone), self.grid, out)
         if np.isfinite(out["mean_norm"][:, -1]).all():  # NaN or infinity in any map would have come through to it
             mark(moments, out)
             mean = np.asarray(moments.mean)
@@ -169,7 +168,7 @@ class _Tally:
         reached = np.cumsum(there)[np.array(self.grid) - 1]  # those there among the first m members
         points = np.unique(reached[reached > 0])
         part = empty_columns(rows, out["mean"].shape[1:], len(points))
-        moments = first_pass(self._read(start, stop, chosen), points.tolist(), part)
+        moments = first_pass(lambda: self._read(start, stop, chosen), points.tolist(), part)
         mark(moments, part)
         sums, lowest = self._sums[chosen], self._lowest[chosen]
         second_pass(self._read(start, stop, chosen), np.asarray(moments.mean), part, sums, lowest)

@@ -64,8 +64,13 @@ def product(folder: str, part: int, rows: int = ROWS, members: int = MEMBERS) ->
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         block = {key: column[start:stop] for key, column in out.items()}
-        reduce.first_pass((shard.maps(start, stop) for shard in opened), (members,), block)
+        reduce.first_pass(partial(blocks, opened, start, stop), (members,), block)
     return out
+
+
+def blocks(opened: list[shards.Shard], start: int, stop: int) -> Iterator[np.ndarray]:
+    """The members' maps of a range of rows."""
+    return (shard.maps(start, stop) for shard in opened)
 
 
 def everything(folder: str, part: int, rows: int = ROWS, members: int = MEMBERS) -> None:

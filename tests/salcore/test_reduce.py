@@ -13,6 +13,7 @@ from salcore.moments import Moments
 from salcore.nulls import Shuffled
 from salcore.passes import prefix_moments
 from salcore.reduce import reduce_range
+from salcore.significance import significant
 from salcore.storage import Store
 from salcore.summary import read_stats, summarise, write_stats
 
@@ -111,7 +112,8 @@ def test_a_first_member_far_from_the_others_does_not_cancel():
 def test_prefix_moments_equal_moments_of_each_prefix():
     maps = ensemble(20, shape=(5,))
     at = (1, 2, 15, 16, 17, 20)
-    for m, moments in zip(at, prefix_moments(iter(maps), at), strict=True):
+    for m, (moments, held) in zip(at, prefix_moments(iter(maps), at), strict=True):
+        assert np.all(held)
         exact = Moments.from_batch(maps[:m])
         assert moments.count == m
         scale = np.abs(maps).max((0, 2))[:, None]
@@ -377,6 +379,47 @@ def test_maps_of_shuffled_members_are_near_the_null():
         Shuffled(shard=shard(maps[0]), order=np.zeros(60, int))
 
 
+def apart(maps):
+    """Statistics of samples whose neighbours, members or pixels are of another magnitude, and what they should be."""
+    result, exact = reduced(maps), maps.astype(np.float64)
+    assert bits(result.stats) == bits(reduced(maps, block_rows=1).stats)
+    mean2, noise2 = norms(maps)
+    np.testing.assert_allclose(result.stats["noise2"], noise2, rtol=1e-5)
+    np.testing.assert_allclose(result.stats["snr"], np.sqrt(mean2 / noise2), rtol=1e-5)
+    for position, m in enumerate(result.metadata["grid"][1:], 1):
+        np.testing.assert_allclose(curve(result, "sigma_norm")[:, position], np.sqrt(norms(maps[:m])[1]), rtol=1e-5)
+    mask, tested = significant(exact.mean(0), exact.var(0, ddof=1), len(maps))
+    np.testing.assert_array_equal(result.stats["tested"], tested)
+    np.testing.assert_array_equal(tensor(result, "significant"), mask)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-25, 1e25, 1e30])
+@pytest.mark.parametrize("members", [2, 6, 17, 33])
+def test_a_sample_of_another_magnitude_changes_no_neighbour(members, scale):
+    maps = ensemble(members)
+    maps[:, 4] *= np.float32(scale)
+    apart(maps)
+
+
+@pytest.mark.parametrize("first", [0, 1e-20, 1e-30])
+def test_members_of_other_magnitudes_count(first):
+    maps = ensemble(6)
+    maps[0] *= np.float32(first)
+    apart(maps)
+    apart((maps * 1e-25).astype(np.float32))
+
+
+def test_pixels_of_another_magnitude_are_as_noisy_as_they_are():
+    maps = ensemble(8)
+    maps[..., 2:] *= np.float32(1e-25)
+    apart(maps)
+    alone = ensemble(3)
+    alone[0] = 0
+    alone[2] = -(alone[1] * np.float32(1e-25))  # whose deviations from the first cancel
+    alone[1] *= np.float32(1e-25)
+    apart(alone)
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e-25, 1e-12, 1e12, 1e18])
 def test_the_unit_of_the_maps_does_not_matter(scale):
     """Squares of maps below 1e-19 or above 1e19 are beyond float32."""
@@ -386,3 +429,16 @@ def test_the_unit_of_the_maps_does_not_matter(scale):
     for name in ("snr", "snr_debiased", "snr_scale_free", "ssim_to_mean", "spearman_to_mean", "significant_share"):
         expected = plain.stats.column(name).to_numpy()
         np.testing.assert_allclose(scaled.stats.column(name).to_numpy(), expected, rtol=1e-4, err_msg=name)
+
+
+def test_a_map_that_is_not_finite_changes_no_sample_of_another_magnitude():
+    maps = ensemble(6)
+    maps[:, 2] *= np.float32(1e25)
+    maps[:, 3] *= np.float32(1e-25)
+    result = reduced(maps)
+    maps[1, 4, 0, 0, 0] = np.nan
+    maps[2, 2, 0, 0, 0] = np.inf
+    rows = [0, 1, 3, 5, 6, 7, 8]
+    assert bits(result.stats.take(rows)) == bits(reduced(maps).stats.take(rows))
+    mean2, noise2 = norms(np.delete(maps[:, 2:3], 2, axis=0))
+    assert reduced(maps).stats["snr"][2].as_py() == pytest.approx(float(np.sqrt(mean2 / noise2)[0]), rel=1e-5)
