@@ -39,7 +39,10 @@ def side_by_side(work: Sequence[Callable[[], None]], device: str) -> None:
         threading.Thread(target=run, args=(each,), daemon=True).start()
     for _ in work:
         if (error := ended.get()) is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # it holds this frame, which would hold it, and through it the failed lane's memory
 
 
 @contextmanager

@@ -22,8 +22,13 @@ Adam, AdamW, SGD, Adadelta = map(_eager, (torch.optim.Adam, torch.optim.AdamW, t
 
 
 def optimizer(parameters: Iterable[torch.nn.Parameter], training: "TrainingSpec") -> Optimizer:
-    """The optimizer that `training.optimizer` names, over the parameters that want a gradient."""
+    """The optimizer that `training.optimizer` names, over the parameters that want a gradient.
+
+    Raises ValueError if there is none.
+    """
     wanted = [parameter for parameter in parameters if parameter.requires_grad]
+    if not wanted:
+        raise ValueError("`model`: expected a parameter that can be trained, got a network that is frozen as a whole")
     rate, decay = training.learning_rate, training.weight_decay
     match training.optimizer:
         case "adam":
@@ -39,18 +44,19 @@ def optimizer(parameters: Iterable[torch.nn.Parameter], training: "TrainingSpec"
 def schedule(optimizer: Optimizer, training: "TrainingSpec", steps_per_epoch: int) -> lr_scheduler.LRScheduler:
     """The course of the learning rate over `training.epochs` epochs.
 
-    `one_cycle` is Super-convergence (Smith & Topin, 2017) as torch has it; `step` multiplies the rate by
-    `training.decay` after each epoch of `training.milestones`; `cosine` falls to zero over the whole training.
+    `one_cycle` is Super-convergence (Smith & Topin, 2017) as torch has it, but for SGD's momentum, which stays what the
+    spec says; a single step has no course, and the rate itself. `step` multiplies the rate by `training.decay` after
+    each epoch of `training.milestones`; `cosine` falls to zero over the whole training.
     """
     steps = training.epochs * steps_per_epoch
     match training.schedule:
-        case "one_cycle":
-            momentum = training.optimizer != "adadelta"  # which has none to cycle
-            return lr_scheduler.OneCycleLR(optimizer, training.learning_rate, steps, cycle_momentum=momentum)
+        case "one_cycle" if steps > 1:
+            betas = training.optimizer in ("adam", "adamw")
+            return lr_scheduler.OneCycleLR(optimizer, training.learning_rate, steps, cycle_momentum=betas)
         case "step":
             milestones = [epoch * steps_per_epoch for epoch in training.milestones]
             return lr_scheduler.MultiStepLR(optimizer, milestones, training.decay)
         case "cosine":
             return lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        case "constant":
+        case "constant" | "one_cycle":
             return lr_scheduler.ConstantLR(optimizer, factor=1.0)

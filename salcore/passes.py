@@ -41,11 +41,11 @@ def prefix_moments(maps: Iterable[np.ndarray], at: Collection[int]) -> Iterator[
     of maps. They hold where the sums of squares stayed within `HELD`. Float64 maps of float32 values always hold.
     """
     done: Moments | None = None
-    held = np.True_
     for count, x in enumerate(maps, 1):
         size = (count - 1) % GROUP + 1
         if count == 1:
             total, squares, deviation = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+            held = np.ones(len(x), bool)
         if size == 1:
             first = x
         elif size == 2:
@@ -57,7 +57,8 @@ def prefix_moments(maps: Iterable[np.ndarray], at: Collection[int]) -> Iterator[
             np.square(deviation, out=deviation)
             np.add(squares, deviation, out=squares)
         if size == GROUP or count in at:
-            held = held & _held(squares, size)
+            if size > 1 and x.dtype != np.float64:
+                held = held & _held(squares)
             moments = _group_moments(first, total, squares, size)
             moments = moments if done is None else done.merge(moments)
             if count in at:
@@ -66,9 +67,7 @@ def prefix_moments(maps: Iterable[np.ndarray], at: Collection[int]) -> Iterator[
                 done = moments
 
 
-def first_pass(
-    read: Callable[[], Iterable[np.ndarray]], grid: Sequence[int], out: Mapping[str, np.ndarray]
-) -> Moments:
+def first_pass(read: Callable[[], Iterable[np.ndarray]], grid: Sequence[int], out: Mapping[str, np.ndarray]) -> Moments:
     """Fill mean, variance, snr, signal2, noise2 and the norms along `grid`, which ends at M; return the moments.
 
     `read` gives the members' blocks `(n, ...)` float32, `out` are the columns of these n samples. Samples whose squares
@@ -87,11 +86,10 @@ def first_pass(
     return moments
 
 
-def _fill(
-    maps: Iterable[np.ndarray], grid: Sequence[int], out: Mapping[str, np.ndarray]
-) -> tuple[Moments, np.ndarray]:
+def _fill(maps: Iterable[np.ndarray], grid: Sequence[int], out: Mapping[str, np.ndarray]) -> tuple[Moments, np.ndarray]:
     """As `first_pass`, in the maps' own precision; the moments, and for which rows they hold."""
-    for position, (moments, held) in enumerate(prefix_moments(maps, grid)):
+    for position, found in enumerate(prefix_moments(maps, grid)):
+        moments, held = found
         mean, freedom = np.asarray(moments.mean), moments.count - 1 if moments.count > 1 else np.nan
         mean2, noise2 = row_sums(mean, mean), row_sums(np.asarray(moments.m2)) / freedom
         out["mean_norm"][:, position], out["sigma_norm"][:, position] = np.sqrt(mean2), np.sqrt(noise2)
@@ -99,7 +97,7 @@ def _fill(
     np.divide(moments.m2, freedom, out=out["variance"], casting="same_kind")
     out["snr"][:], out["noise2"][:] = statistics.snr(mean2, noise2), noise2
     out["signal2"][:] = statistics.signal2(mean2, noise2, moments.count)
-    return moments, np.broadcast_to(held, len(mean))
+    return moments, held
 
 
 def mark(moments: Moments, out: Mapping[str, np.ndarray]) -> None:
@@ -188,10 +186,8 @@ def _fill_intervals(out: Mapping[str, np.ndarray], snrs: Moments, ratios: Moment
             out[name + end][:] = statistics.ratio_at(values, at)
 
 
-def _held(squares: np.ndarray, size: int) -> np.ndarray:
-    """For which rows `(n,)` sums of squares of `size` maps are right, whatever the range of their type."""
-    if size == 1 or squares.dtype == np.float64:
-        return np.True_
+def _held(squares: np.ndarray) -> np.ndarray:
+    """For which rows `(n,)` all sums of squares are within `HELD`."""
     low, high = HELD
     rows = squares.reshape(len(squares), -1)
     return (rows.min(axis=1, initial=high) >= low) & (rows.max(axis=1, initial=low) <= high)

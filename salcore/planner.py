@@ -20,7 +20,7 @@ from salcore.data import Data, Part
 from salcore.device import pin
 from salcore.explanations import explained
 from salcore.members import Member
-from salcore.training import Epoch, fit
+from salcore.training import Epoch, fit, teachable
 
 SECONDS, ROUNDS, STEPS = 2.0, 2, 4
 """All ways are measured for so long together, each in so many turns; a turn has at least so many steps."""
@@ -62,8 +62,8 @@ def measured(member: Member, data: Data, *, cores: int, members: int, slots: int
     most = members if slots is None else min(slots, members)
     trials = ways(min(cores, MOST_CORES), most)
     probe = replace(member, training=member.training.model_copy(update=_ENDLESS))
-    taught = explained(member, data) if member.taught_by is not None else data
-    paces = _paces(probe, _few(taught, STEPS * member.training.batch_size), trials)
+    told = explained(member, data) if member.taught_by is not None else data
+    paces = _paces(probe, _few(teachable(member, told), STEPS * member.training.batch_size), trials)
     found = [
         Way(threads=way.threads, slots=min(cores // way.threads, most), pace=pace)
         for way, pace in zip(trials, paces, strict=True)

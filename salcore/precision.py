@@ -14,16 +14,16 @@ from torch import Tensor, nn
 def bfloat16_passes(network: nn.Module, device: torch.device) -> Iterator[None]:
     """A block in which the network's forward passes, and so their gradients, are by bfloat16 kernels.
 
-    What it gives is float32 again, so that a method's own sums are.
+    The logits are float32 again, so that a method's own sums are. What it takes from inside the network is not.
     """
     half = torch.autocast(device.type, torch.bfloat16)
 
     def begin(module: nn.Module, inputs: tuple) -> None:
         half.__enter__()
 
-    def end(module: nn.Module, inputs: tuple, logits: Tensor | None) -> Tensor | None:
+    def end(module: nn.Module, inputs: tuple, logits: object) -> Tensor | None:
         half.__exit__(None, None, None)
-        return None if logits is None else logits.to(torch.float32)  # None: the pass failed
+        return logits.to(torch.float32) if isinstance(logits, Tensor) else None  # None, as of a pass that failed: as is
 
     hooks = network.register_forward_pre_hook(begin), network.register_forward_hook(end, always_call=True)
     try:
@@ -31,6 +31,11 @@ def bfloat16_passes(network: nn.Module, device: torch.device) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Numbers in float32, or in float64 where they are: what sums them, or their exponentials, needs it."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 @contextmanager

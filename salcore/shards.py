@@ -246,7 +246,7 @@ def entry_of(name: str, shard: Shard, digest: str, info: FileInfo) -> Entry:
 def _halve(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Exponent `(n,)` int16 and scaled maps float16; the exponent of a map without a finite value but 0 is 0."""
     magnitudes = np.where(np.isfinite(maps), np.abs(maps), 0)
-    largest = magnitudes.reshape(len(maps), -1).max(axis=1, initial=0)
+    largest = magnitudes.max(axis=tuple(range(1, maps.ndim)), initial=0)
     exponent = np.where(largest > 0, np.frexp(largest)[1] - 15, 0).astype(np.int32)
     scaled = np.ldexp(maps, along_rows(-exponent, maps.ndim))
     with np.errstate(under="ignore"):

@@ -12,7 +12,7 @@ POOL = 32
 """The streams of a device that torch hands out."""
 
 _taken: set[tuple[int, int]] = set()
-_lock = threading.Lock()
+_lock = threading.RLock()  # a graph that is collected while a stream is taken gives its own back
 
 
 def take() -> torch.cuda.Stream:

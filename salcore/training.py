@@ -23,6 +23,7 @@ from salcore.models.quick import quick
 from salcore.objectives import OBJECTIVES
 from salcore.objectives.attention import attention_rows
 from salcore.padding import bound
+from salcore.precision import at_least_float32
 from salcore.step import Step
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def fit(
 
     Raises Diverged for a loss that is not finite, UserError for weights that do not fit.
     """
-    training, data = member.training, _taught(member, data)
+    training, data = member.training, teachable(member, data)
     model = quick(_start(member, data).to(device), member.model)
     if member.weights or not training.epochs:
         yield _record(
@@ -79,6 +80,7 @@ def fit(
     optimizer = optimisation.optimizer(model.parameters(), training)
     schedule = optimisation.schedule(optimizer, training, steps_per_epoch(len(data.train), training.batch_size))
     step = Step(member, model, OBJECTIVES[training.objective], data.kind, device)
+    finite = _finite(model)  # what has to stay so; a buffer may hold a mask of minus infinity
     best: dict[str, Any] = {"loss": math.inf, "epoch": 0, "model": None}
     done = 0
     if state:
@@ -98,7 +100,8 @@ def fit(
             "schedule": schedule.state_dict(),
         }
         record = _record(member, epoch, loss, model, data, device, rate, started, state)
-        _refuse_broken(record, model, data)
+        if not finite <= _finite(model) or (len(data.validation) and not math.isfinite(record.eval_loss)):
+            raise Diverged(f"the network is not finite after epoch {epoch}: try a smaller training.learning_rate")
         if training.patience and record.eval_loss < best["loss"]:
             copy = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             best = {"loss": record.eval_loss, "epoch": epoch, "model": copy}
@@ -106,8 +109,8 @@ def fit(
         yield record
 
 
-def _taught(member: "Member", data: Data) -> Data:
-    """The data, without training samples whose class is not known where these teach nothing."""
+def teachable(member: "Member", data: Data) -> Data:
+    """The data, without the training samples that teach nothing: those whose class is not known, but by attention."""
     known = data.train.labels[data.train.index] >= 0
     if member.training.objective == "attention" or known.all():
         return data
@@ -141,7 +144,7 @@ def evaluate(
     hits = torch.zeros((), dtype=torch.int64, device=device)
     for inputs, labels, valid, _ in epoch_batches(part, data, batch_size=batch_size, order=None, device=device):
         logits = bound(model, valid)(inputs)
-        loss += nn.functional.cross_entropy(logits, labels, reduction="sum")
+        loss += nn.functional.cross_entropy(at_least_float32(logits), labels, reduction="sum")
         hits += (logits.argmax(1) == labels).sum()
         hand_on()
     model.train(was_training)
@@ -230,11 +233,14 @@ def _record(
     )
 
 
-def _refuse_broken(record: Epoch, model: nn.Module, data: Data) -> None:
-    """An epoch's last step may break a network whose training loss, taken before that step, was still finite."""
-    finite = torch.stack([torch.isfinite(value).all() for value in model.state_dict().values()]).all()
-    if not bool(finite) or (len(data.validation) and not math.isfinite(record.eval_loss)):
-        raise Diverged(f"the network is not finite after epoch {record.epoch}: try a smaller training.learning_rate")
+def _finite(model: nn.Module) -> set[str]:
+    """The names of the parameters and buffers without a value that is infinite or not a number.
+
+    An epoch's last step may break a network whose training loss, taken before that step, was still finite.
+    """
+    named = [*model.named_parameters(), *model.named_buffers()]
+    finite = torch.stack([torch.isfinite(value).all() for _, value in named]).tolist() if named else []
+    return {name for (name, _), whole in zip(named, finite, strict=True) if whole}
 
 
 def _patience_over(patience: int | None, best: dict[str, Any], epoch: int) -> bool:
@@ -245,8 +251,8 @@ def check(member: "Member", data: Data) -> None:
     """Refuse early what training could only find out late. Raises UserError."""
     if member.training.patience and not len(data.validation):
         raise UserError("training.patience", "a validation part to stop by: set data.validation_fraction above 0")
-    if not len(data.train) and member.training.epochs and not member.weights:
-        raise UserError("data.name", "training samples")
+    if not len(teachable(member, data).train) and member.training.epochs and not member.weights:
+        raise UserError("data.name", "training samples" + (" whose class is known" if len(data.train) else ""))
     if member.taught_by is not None:
         from salcore import explanations  # here, as a training itself needs no spec
 

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from salcore.device import sent
 from salcore.evaluated import evaluated
+from salcore.network import following, logits_of, require_apart, require_classes, require_integers
 
 WITHOUT_IMAGES = "gradient, integrated_gradients, smoothgrad, deeplift and gradient_shap"
 """Methods that take inputs of any shape."""
-
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @contextmanager
@@ -30,18 +29,14 @@ def prepared(model: nn.Module, inputs: Tensor, targets: Tensor) -> Iterator[tupl
     Inputs follow the model's dtype and device and are detached from the caller's. Targets stay on the CPU, where
     checking them waits for no GPU. Gradients are recorded in the block whatever the caller's mode is.
 
-    Raises ValueError unless `targets` (N,) holds one integer for each of the `inputs` (N, ...).
+    Raises ValueError unless `targets` (N,) holds one integer for each of the `inputs` (N, ...), and for a network in
+    which one sample's logits depend on another's.
     """
-    for name, value in (("inputs", inputs), ("targets", targets)):
-        if not isinstance(value, Tensor):
-            raise ValueError(f"`{name}`: expected a tensor, got {type(value).__name__}")
-    if targets.shape != inputs.shape[:1] or targets.dtype not in _INTEGERS:
-        got = f"{tuple(targets.shape)} of {targets.dtype}"
-        raise ValueError(f"`targets`: expected one integer for each of the inputs {tuple(inputs.shape)}, got {got}")
-    reference = next((value for value in model.parameters() if value.is_floating_point()), inputs)
+    require_integers("targets", targets, inputs)
+    require_apart(model)
     with evaluated(model), torch.inference_mode(False), torch.enable_grad():
-        own = _usable(inputs).to(reference.device, reference.dtype)
-        yield own, _usable(targets).to("cpu", torch.int64)
+        own = following(model, inputs)
+        yield own, (targets.clone() if targets.is_inference() else targets).to("cpu", torch.int64)
 
 
 def require_images(inputs: Tensor, what: str) -> None:
@@ -53,24 +48,13 @@ def require_images(inputs: Tensor, what: str) -> None:
         )
 
 
-def _usable(tensor: Tensor) -> Tensor:
-    """The tensor without its history. One made in inference mode takes no part in autograd, but its copy does."""
-    return tensor.clone() if tensor.is_inference() else tensor.detach()
-
-
 def select(logits: object, targets: Tensor) -> Tensor:
     """Each sample's logit of its target, (N, K) and (N,) on the CPU -> (N,).
 
     Raises ValueError for an output that is no (N, K) tensor, and for a target outside 0 to K - 1.
     """
-    if not isinstance(logits, Tensor):
-        raise ValueError(f"`model`: expected logits as one tensor (N, K), got {type(logits).__name__}")
-    if logits.ndim != 2 or len(logits) != len(targets):
-        raise ValueError(f"`model`: expected logits of shape ({len(targets)}, K), got {tuple(logits.shape)}")
-    classes = logits.shape[1]
-    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
-        got = f"{int(targets.min())} to {int(targets.max())}"
-        raise ValueError(f"`targets`: expected classes from 0 to {classes - 1}, got {got}")
+    logits = logits_of(logits, len(targets))
+    require_classes("targets", targets, logits.shape[1])
     return logits.gather(1, sent(targets, logits.device)[:, None])[:, 0]
 
 

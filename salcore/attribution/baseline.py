@@ -28,7 +28,8 @@ def as_baseline(baseline: Baseline, inputs: Tensor, *, seed: int = 0) -> Tensor:
     - uniform: one field of random numbers from `seed`, the same for all samples, stretched between each sample's own
       smallest and largest value.
 
-    Raises ValueError for another word, and for a shape that does not broadcast to that of the inputs.
+    Raises ValueError for another word, for a mean of rows (N, F), whose every feature is its own mean, and for a shape
+    that does not broadcast to that of the inputs.
 
     >>> as_baseline(None, torch.ones(2, 1, 3, 3)).sum().item()
     0.0
@@ -75,6 +76,8 @@ def _named(kind: str, inputs: Tensor, seed: int) -> Tensor:
     if kind == "zero":
         return inputs.new_zeros(()).expand(inputs.shape)
     if kind == "mean":
+        if inputs.ndim < 3:
+            raise ValueError(f"`baseline`: 'mean' expects inputs (N, C, ...), got {tuple(inputs.shape)}; give a number")
         return inputs.mean(tuple(range(2, inputs.ndim)), keepdim=True).expand(inputs.shape)
     if kind == "blurred":
         return _blurred(inputs)

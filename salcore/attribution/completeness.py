@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from salcore.attribution.autograd import prepared, select
 from salcore.attribution.baseline import Baseline, Baselines, as_baseline, as_baselines
+from salcore.network import logits_of
+from salcore.padding import Bound
 
 
 def residual(
@@ -49,5 +51,19 @@ def residual_over_set(
 
 def _residual(model: nn.Module, inputs: Tensor, targets: Tensor, attribution: Tensor, starts: list[Tensor]) -> Tensor:
     at_input = select(model(inputs.clone()), targets)
-    at_start = sum(select(model(start.clone()), targets) for start in starts) / len(starts)
+    at_start = _mean_at(model, targets, starts)
     return attribution.to(at_input).flatten(1).sum(1) - (at_input - at_start)
+
+
+def _mean_at(model: nn.Module, targets: Tensor, starts: list[Tensor]) -> Tensor:
+    """The mean of f_t over the baselines (N, ...), each sample's own target: (N,).
+
+    Where the samples share them, a batch of the K baselines tells, unless the network is bound to the samples' own.
+    """
+    if isinstance(model, Bound) or len(targets) < 2 or any(start.stride(0) for start in starts):
+        return torch.stack([select(model(start.clone()), targets) for start in starts]).mean(0)
+    several = starts if len(starts) > 1 else starts * 2  # a network may treat a single sample in another way
+    rows = torch.cat([start[:1] for start in several])
+    parts = rows.tensor_split(-(-len(rows) // len(targets)))
+    mean = torch.cat([logits_of(model(part), len(part)) for part in parts]).mean(0)
+    return select(mean.expand(len(targets), -1), targets)

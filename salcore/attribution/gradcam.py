@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from salcore.attribution.autograd import derivative, prepared, require_images, select
+from salcore.precision import at_least_float32
 from salcore.settings import nearest
 
 # Before these ends the last map, even where they keep its size.
@@ -36,11 +37,12 @@ def gradcam(
         activation, gradient = _at(model, _module(model, name), name, inputs, targets)
         if activation.shape[2:] == (1, 1):
             raise ValueError(_no_map(model, inputs, name))
+        activation, gradient = at_least_float32(activation), at_least_float32(gradient)  # of a pass in bfloat16
         weights = gradient.mean((2, 3), keepdim=True)
         values = (weights * activation).sum(1, keepdim=True)
         if relu:
             values = values.relu()
-        return functional.interpolate(values, inputs.shape[2:], mode="bilinear", align_corners=False)
+        return functional.interpolate(values, inputs.shape[2:], mode="bilinear", align_corners=False).to(inputs.dtype)
 
 
 def top_layer(model: nn.Module, inputs: Tensor) -> str:

@@ -25,8 +25,11 @@ Superpixels = Tensor | Kind
 COMPACTNESS = 0.2
 """Of SLIC: a contrast, as a share of the image's range, that counts as much as the distance between two centres.
 
-At 0.2 segments follow the edges of photographs, and noise is still cut into about as many segments as were asked for.
+At 0.2 segments follow the edges of photographs. It is doubled for an image whose segments would be fewer than a quarter
+of those asked for: at 0.2, noise of 64 x 64 pixels is 1 to 5 segments instead of 64.
 """
+TRIED = 5
+"""How often: from 1.6 on the distance decides."""
 
 _KEPT: dict[tuple[str, int], np.ndarray] = {}
 _KEPT_PIXELS = 2**25  # 128 MiB of labels: 32,768 images of 32 x 32, 668 of 224 x 224
@@ -67,7 +70,8 @@ def segment(inputs: Tensor, superpixels: Superpixels, num_superpixels: int) -> S
     """Cut images (N, C, H, W) into superpixels; an image's own do not depend on its batch.
 
     - grid: rows and columns of cells, all about square, nearest to `num_superpixels` and never more than pixels;
-    - slic: connected segments that follow edges, as many as the image makes, at most `num_superpixels`;
+    - slic: connected segments that follow edges, as many as the image makes, at most `num_superpixels` and, on images
+      of as many pixels, at least a quarter of that;
     - integer labels (H, W) or (N, H, W): one superpixel for each value that occurs; `num_superpixels` says nothing.
 
     Raises ValueError for anything else, for inputs that are no images, for fewer than one superpixel and where
@@ -149,9 +153,12 @@ def _segments(image: np.ndarray, number: int) -> np.ndarray:
         raise ValueError(
             "`superpixels`: 'slic' needs scikit-image: `pip install scikit-image`, or superpixels=grid"
         ) from error
-    how = {"compactness": COMPACTNESS, "convert2lab": False, "start_label": 0, "channel_axis": -1}
-    for asked in range(number, 0, -1):  # it makes more than it is asked for where their grid does not fit the image
-        labels: np.ndarray = slic(image, n_segments=asked, **how)
-        if labels.max() < number:
+    for times in range(TRIED):
+        how = {"compactness": COMPACTNESS * 2**times, "convert2lab": False, "start_label": 0, "channel_axis": -1}
+        for asked in range(number, 0, -1):  # it makes more than it is asked for where their grid does not fit the image
+            labels: np.ndarray = slic(image, n_segments=asked, **how)
+            if labels.max() < number:
+                break
+        if labels.max() + 1 >= number / 4:
             break
     return labels.astype(np.int32)

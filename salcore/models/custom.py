@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from salcore.errors import UserError
 from salcore.settings import nearest
@@ -39,6 +41,8 @@ def builder(name: str) -> Callable[..., nn.Module]:
         network = function(**arguments)
         if not isinstance(network, nn.Module):
             raise UserError("model.name", f"{name} to return a torch.nn.Module", type(network).__name__)
+        if _lazy(network):
+            _fill(network, name, input_shape)
         return network
 
     return build
@@ -61,6 +65,24 @@ def _find(name: str) -> Callable[..., nn.Module]:
         found = [key for key, value in vars(module).items() if callable(value)]
         raise UserError("model.name", f"a function or class of {module_name}{nearest(attribute, found)}", attribute)
     return function
+
+
+def _lazy(network: nn.Module) -> bool:
+    """Whether weights are made in the first pass, like those of `nn.LazyLinear`."""
+    return any(is_lazy(value) for value in (*network.parameters(), *network.buffers()))
+
+
+def _fill(network: nn.Module, name: str, input_shape: tuple[int, ...]) -> None:
+    """Have the lazy weights made now, as what draws all others, by a pass of one sample of zeros."""
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, *input_shape))
+    except Exception as error:  # whatever a user's forward raises is told in one line, and chained
+        wanted = f"{name} to take {(1, *input_shape)}, by which its lazy layers are sized"
+        raise UserError("model.name", wanted, f"{type(error).__name__}: {error}") from error
+    network.train()
+    if _lazy(network):
+        raise UserError("model.name", f"{name} to make all of its lazy layers' weights in one pass", "some left unmade")
 
 
 def _check_arguments(name: str, parameters: Any, arguments: dict[str, Any], open_ended: bool) -> None:

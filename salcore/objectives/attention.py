@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from salcore.objectives.standard import at_least_float32
+from salcore.precision import at_least_float32
 
 if TYPE_CHECKING:
     from salcore.spec import AttentionSpec
@@ -101,6 +101,8 @@ def attention_rows(
     torch.Size([2, 8, 3])
     """
     _require_attentions(attentions, counted)
+    if query not in get_args(Query):
+        raise ValueError(f"`query`: expected one of {', '.join(get_args(Query))}, got {query!r}")
     numbers = {"last": (len(attentions) - 1,), "all": tuple(range(len(attentions)))}.get(layers, layers)  # type: ignore[arg-type]
     found = []
     for number in _within("layers", numbers, len(attentions)):
@@ -143,8 +145,8 @@ _DIVERGENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"kl": _kl, "mse":
 
 
 def _within(name: str, numbers: Sequence[int], count: int) -> Sequence[int]:
-    if not numbers or any(not 0 <= number < count for number in numbers):
-        raise ValueError(f"`{name}`: expected numbers from 0 to {count - 1}, got {list(numbers)}")
+    if isinstance(numbers, str) or not numbers or any(not 0 <= number < count for number in numbers):
+        raise ValueError(f"`{name}`: expected numbers from 0 to {count - 1}, got {numbers!r}")
     return numbers
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from salcore.attribution.autograd import derivative
 from salcore.evaluated import evaluated
 from salcore.objectives.fills import FILLS, fill_for
-from salcore.objectives.standard import at_least_float32
+from salcore.precision import at_least_float32
 
 if TYPE_CHECKING:
     from salcore.data.part import Kind

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from salcore.network import logits_of, require_classes
 from salcore.seeds import generator
 
 Choice = Literal["most", "random", "least"]
@@ -67,27 +68,15 @@ def probabilities(model: nn.Module, inputs: Tensor) -> Tensor:
 
     Raises ValueError for an output that is no (N, K) tensor.
     """
-    logits = model(inputs)
-    if not isinstance(logits, Tensor):
-        raise ValueError(f"`model`: expected logits as one tensor (N, K), got {type(logits).__name__}")
-    if logits.ndim != 2 or len(logits) != len(inputs):
-        raise ValueError(f"`model`: expected logits of shape ({len(inputs)}, K), got {tuple(logits.shape)}")
+    logits = logits_of(model(inputs), len(inputs))
     return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(1)
-
-
-def following(model: nn.Module, inputs: Tensor) -> Tensor:
-    """The inputs without their history, of the dtype of the model's parameters and on their device."""
-    like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), inputs)
-    return (inputs.clone() if inputs.is_inference() else inputs.detach()).to(like.device, like.dtype)
 
 
 def require_labels(name: str, labels: Tensor, samples: int, classes: int) -> None:
     """Raise ValueError unless there is one integer from 0 to `classes` - 1 for each sample."""
     if labels.shape != (samples,) or labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"`{name}`: expected {samples} integers, got {tuple(labels.shape)} of {labels.dtype}")
-    if samples and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        got = f"{int(labels.min())} to {int(labels.max())}"
-        raise ValueError(f"`{name}`: expected classes from 0 to {classes - 1}, got {got}")
+    require_classes(name, labels, classes)
 
 
 def require_order(name: str, columns: Tensor, samples: int, filters: int) -> None:

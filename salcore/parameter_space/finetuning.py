@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from salcore.evaluated import evaluated
+from salcore.network import following
 from salcore.parameter_space.effects import (
     Effect,
-    following,
     probabilities,
     require_budgets,
     require_labels,

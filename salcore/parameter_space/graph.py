@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 
+from salcore.network import MIXED
 from salcore.parameter_space.filters import Kind
 
 _CONVOLUTIONS = ("ConvolutionBackward", "ConvolutionOverrideableBackward")
@@ -203,10 +204,7 @@ def _require_apart(nodes: Collection[Any]) -> None:
     """Raise ValueError for a batch-norm over several samples' statistics; instance-norm is one over a single row."""
     for node in nodes:
         if node.name().startswith(_BATCH_NORMS) and node._saved_training and len(node._saved_input) > 1:
-            raise ValueError(
-                "`model`: expected samples that do not depend on one another in evaluation mode, got a batch-norm "
-                "without running statistics"
-            )
+            raise ValueError(MIXED)
 
 
 def _nodes(output: Tensor) -> list[Node]:

@@ -9,11 +9,12 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from salcore.calls import Calls
+from salcore.network import require_integers
 from salcore.parameter_space.filters import Layer
 from salcore.parameter_space.graph import Call, Graph
 from salcore.parameter_space.kernel import Use, filter_means
 from salcore.parameter_space.owners import rows_of_samples
-from salcore.parameter_space.recording import losses_of, read_layers, recorded, require_labelled, require_same
+from salcore.parameter_space.recording import losses_of, read_layers, recorded, require_same
 from salcore.parameter_space.slopes import slopes
 from salcore.parameter_space.statistics import ProfileStatistics
 from salcore.settings import Within
@@ -50,7 +51,7 @@ def input_space_saliency(
     Where do Models go Wrong? Parameter-Space Saliency Maps for Explainability (Levin et al., 2021), Eq. 3 and 4.
     """
     _require_fitting(statistics, filters, boost)
-    require_labelled(inputs, targets, "targets")
+    require_integers("targets", targets, inputs)
     with recorded(model, inputs) as inputs, sdpa_kernel(SDPBackend.MATH), Calls({"hardsigmoid": _hardsigmoid}):
         inputs.requires_grad_()
         losses = losses_of(model(inputs.clone()), targets, "targets")

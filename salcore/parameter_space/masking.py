@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from salcore.evaluated import evaluated
-from salcore.parameter_space.effects import Effect, following, probabilities, require_labels
+from salcore.network import following
+from salcore.parameter_space.effects import Effect, probabilities, require_labels
 from salcore.seeds import generator
 
 
@@ -93,7 +94,7 @@ def masking_effect(model: nn.Module, inputs: Tensor, labels: Tensor, masks: Tens
         raise ValueError(f"`masks`: expected (N, B, H, W) bool for the inputs {tuple(inputs.shape)}, got {got}")
     with evaluated(model), torch.no_grad():
         inputs = following(model, inputs)
-        before = probabilities(model, inputs)
+        before = probabilities(model, inputs.clone())  # it may work in place
         require_labels("labels", labels, *before.shape)
         kinds = masks.to(inputs.device).unbind(1)
         after = [probabilities(model, inputs.masked_fill(mask[:, None], fill)) for mask in kinds]

@@ -5,16 +5,15 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
+from salcore.network import logits_of, require_integers
 from salcore.parameter_space.filters import FilterTable
 from salcore.parameter_space.graph import Call
 from salcore.parameter_space.kernel import Use, filter_means
 from salcore.parameter_space.owners import rows_of_samples
 from salcore.parameter_space.recording import (
-    logits_of,
     losses_of,
     read_layers,
     recorded,
-    require_labelled,
     require_same,
 )
 
@@ -53,7 +52,7 @@ def profiled(
     model: nn.Module, inputs: Tensor, labels: Tensor, *, linear: bool = False, table: FilterTable | None = None
 ) -> tuple[Tensor, Tensor]:
     """The `filter_profiles` (N, P) and, from the same pass, the logits (N, K)."""
-    require_labelled(inputs, labels)
+    require_integers("labels", labels, inputs)
     with recorded(model, inputs) as inputs:
         logits = model(inputs)
         losses = losses_of(logits, labels)

@@ -16,9 +16,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from salcore.calls import Calls
 from salcore.evaluated import evaluated
+from salcore.network import following
 from salcore.parameter_space.effects import (
     Effect,
-    following,
     probabilities,
     require_budgets,
     require_labels,

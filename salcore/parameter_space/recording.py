@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from salcore.evaluated import evaluated
+from salcore.network import following, logits_of, require_classes
 from salcore.parameter_space.filters import FilterTable, Kind, Layer, layer_name, module_layers
 from salcore.parameter_space.graph import Graph
-
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @contextmanager
@@ -24,38 +23,15 @@ def recorded(model: nn.Module, inputs: Tensor) -> Iterator[Tensor]:
     with evaluated(model), torch.inference_mode(False), torch.enable_grad():
         for parameter in parameters:
             parameter.requires_grad_(True)
-        like = parameters[0] if parameters else inputs
         # A copy, so that a model whose first layer works in place does not write to the caller's tensor.
-        yield inputs.detach().clone().to(like.device, like.dtype)
-
-
-def require_labelled(inputs: Tensor, labels: Tensor, name: str = "labels") -> None:
-    """Raise ValueError unless there is one integer for each of the inputs; `name` is what the caller calls them."""
-    for argument, value in (("inputs", inputs), (name, labels)):
-        if not isinstance(value, Tensor):
-            raise ValueError(f"`{argument}`: expected a tensor, got {type(value).__name__}")
-    if labels.shape != inputs.shape[:1] or labels.dtype not in _INTEGERS:
-        got = f"{tuple(labels.shape)} of {labels.dtype}"
-        raise ValueError(f"`{name}`: expected one integer for each of the inputs {tuple(inputs.shape)}, got {got}")
-
-
-def logits_of(output: object, samples: int) -> Tensor:
-    """The output, if it is logits (N, K)."""
-    if not isinstance(output, Tensor):
-        raise ValueError(f"`model`: expected logits as one tensor (N, K), got {type(output).__name__}")
-    if output.ndim != 2 or len(output) != samples:
-        raise ValueError(f"`model`: expected logits of shape ({samples}, K), got {tuple(output.shape)}")
-    return output
+        yield following(model, inputs, copy=True)
 
 
 def losses_of(output: object, labels: Tensor, name: str = "labels") -> Tensor:
     """The cross-entropy of each sample, (N,)."""
     logits = logits_of(output, len(labels))
-    classes = logits.shape[1]
     labels = labels.to(logits.device, torch.int64, copy=True)  # one made in inference mode takes no part in autograd
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        got = f"{int(labels.min())} to {int(labels.max())}"
-        raise ValueError(f"`{name}`: expected classes from 0 to {classes - 1}, got {got}")
+    require_classes(name, labels, logits.shape[1])
     losses = functional.cross_entropy(logits, labels, reduction="none")
     if not bool((finite := losses.isfinite()).all()):
         first = int((~finite).nonzero()[0])

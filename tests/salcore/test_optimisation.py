@@ -113,3 +113,39 @@ def test_training_loads_no_compiler(name, schedule):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["False"]
+
+
+def rates(training, steps):
+    """Learning rate and momentum of each step of an epoch."""
+    optimizer = optimisation.optimizer(network().parameters(), training)
+    schedule = optimisation.schedule(optimizer, training, steps)
+    found = []
+    for _ in range(steps):
+        group = optimizer.param_groups[0]
+        found.append((group["lr"], group.get("momentum"), group.get("betas")))
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_one_cycle_leaves_sgd_the_momentum_that_was_asked_for(momentum):
+    found = rates(TrainingSpec(epochs=1, optimizer="sgd", momentum=momentum), 10)
+    assert {each[1] for each in found} == {momentum}
+    assert len({each[0] for each in found}) == 10
+    assert max(each[0] for each in found) == pytest.approx(0.01)
+
+
+def test_one_cycle_cycles_the_betas_of_adam_as_torch_does():
+    betas = [each[2][0] for each in rates(TrainingSpec(epochs=1), 10)]
+    assert (min(betas), max(betas)) == (pytest.approx(0.85), pytest.approx(0.95))
+
+
+def test_a_single_step_has_the_rate_that_was_asked_for():
+    assert [each[0] for each in rates(TrainingSpec(epochs=1), 1)] == [0.01]
+    assert max(each[0] for each in rates(TrainingSpec(epochs=1), 2)) > 0.001
+
+
+def test_a_network_that_is_frozen_as_a_whole_is_told():
+    with pytest.raises(ValueError, match="`model`: expected a parameter that can be trained"):
+        ours(network().requires_grad_(False), "sgd")

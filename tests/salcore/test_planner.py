@@ -1,6 +1,7 @@
 """The planner: which ways there are to share the cores, which of them is chosen, and that it is measured."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,3 +98,14 @@ def test_a_training_that_fails_is_told(small, capfd):
     with pytest.raises(RuntimeError, match=r"set training\.threads"):
         measured(plan(spec, data.digest)[0], data, cores=2, members=2)
     assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_samples_that_teach_nothing_are_not_measured(small, monkeypatch):
+    _, data, members = small()
+    labels = data.train.labels.copy()
+    labels[data.train.index[:30]] = -1
+    given = []
+    monkeypatch.setattr(planner, "_paces", lambda member, data, trials: given.append(data) or [1.0 for _ in trials])
+    measured(members[0], replace(data, train=replace(data.train, labels=labels)), cores=1, members=1)
+    assert len(given[0].train) == min(4 * members[0].training.batch_size, len(data.train) - 30)
+    assert (given[0].train.labels >= 0).all()

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from salcore import precision
+from salcore.attribution import METHODS
 from salcore.attribution.deeplift import deeplift
 from salcore.precision import bfloat16_passes, emulates_bfloat16, whole_float32
 
@@ -68,3 +69,25 @@ def test_passes_are_by_bfloat16_and_what_they_give_is_float32():
     assert not torch.equal(found, exact)
     torch.testing.assert_close(found, exact, rtol=0.05, atol=0.05)
     assert torch.equal(network(inputs), exact), "as before after it"
+
+
+def test_what_is_no_tensor_comes_through_as_it_is():
+    class Pair(nn.Module):
+        def forward(self, inputs):
+            return inputs, inputs
+
+    network = Pair()
+    with bfloat16_passes(network, torch.device("cpu")):
+        assert isinstance(network(torch.ones(1)), tuple)
+
+
+def test_gradcam_sums_in_float32_what_passes_give_in_bfloat16():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 64, 3), nn.Conv2d(64, 64, 3), nn.Flatten(), nn.Linear(64 * 16, 3))
+    inputs, targets = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
+    exact = METHODS["gradcam"](network, inputs, targets, layer="1")
+    with bfloat16_passes(network, torch.device("cpu")):
+        found = METHODS["gradcam"](network, inputs, targets, layer="1")
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, found.bfloat16().float()), "no sum was rounded to 8 bits"
+    torch.testing.assert_close(found, exact, rtol=0.1, atol=0.02 * exact.abs().max().item())

@@ -277,3 +277,12 @@ def test_a_missing_shard_is_told_and_temporary_files_go(store):
 
 def test_a_folder_that_is_not_there_is_empty(store):
     assert manifests.scan(store, FOLDER) == ({}, [])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_shard_of_no_samples_comes_back(dtype):
+    none = np.zeros(0, np.int64)
+    data = shards.encode(
+        sample=none, label=none, target=none, prediction=none, maps=np.zeros((0, 3, 4, 5)), metadata={}, dtype=dtype
+    )
+    assert shards.open_shard(data).maps().shape == (0, 3, 4, 5)

@@ -1,6 +1,7 @@
 """Streams of a GPU: nobody has one that somebody else has. Here by a stand-in for what torch hands out."""
 
 import itertools
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -35,3 +36,18 @@ def test_where_all_are_taken_none_is_shared():
     assert held == {11, 12, 13}
     with pytest.raises(RuntimeError, match="all 3 streams of the GPU are taken"):
         streams.take()
+
+
+def test_a_graph_that_ends_while_one_is_taken_gives_its_own_back(monkeypatch):
+    """The garbage collector runs where memory is taken, and may find a graph in the midst of `take`."""
+    handed, made = streams.take(), torch.cuda.Stream
+
+    def collected():
+        streams.give_back(handed)
+        return made()
+
+    monkeypatch.setattr(torch.cuda, "Stream", collected)
+    taker = threading.Thread(target=streams.take, daemon=True)
+    taker.start()
+    taker.join(timeout=10)
+    assert not taker.is_alive()

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from salcore import seeds, training
 from salcore.data.batches import epoch_batches
@@ -300,7 +301,7 @@ def plain_loop(member, data, spec):
             loss = -scores.log_softmax(1)[range(len(labels)), labels].mean()
             loss.backward()
             cycled = rule.schedule == "one_cycle"
-            momentum = momentum_one_cycle(step, total) if cycled else BETA1
+            momentum = momentum_one_cycle(step, total) if cycled and rule.optimizer != "sgd" else BETA1
             for name, weight in model.named_parameters():
                 weight.data = updated(
                     *(rule.optimizer, weight.detach(), weight.grad, memories[name]),
@@ -394,3 +395,47 @@ def test_training_learns(small):
     records = list(fit(members[0], data))
     assert records[-1].eval_accuracy > 0.8
     assert records[-1].train_loss < records[0].train_loss / 3
+
+
+class Masked(nn.Module):
+    """A network with a causal mask, as tutorials keep it: its buffer holds minus infinity."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.linear = nn.Linear(64, classes)
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(3))
+
+    def forward(self, inputs):
+        return self.linear(inputs.flatten(1))
+
+
+def test_a_mask_of_minus_infinity_is_no_broken_network(small, monkeypatch):
+    _, data, members = small("training.epochs=2")
+    monkeypatch.setattr(training, "build", lambda *_, classes, **__: Masked(classes))
+    assert [record.epoch for record in fit(members[0], data)] == [1, 2]
+    monkeypatch.setattr(training, "evaluate", lambda model, *_: (0.5, float(model.linear.bias.data.fill_(math.inf)[0])))
+    with pytest.raises(Diverged, match="not finite after epoch 1"):
+        list(fit(members[0], data))
+
+
+class Rough(nn.Linear):
+    """Logits of eight bits."""
+
+    def forward(self, inputs):
+        return super().forward(inputs.flatten(1)).bfloat16()
+
+
+def test_logits_of_few_bits_are_validated_in_full_precision(small):
+    _, data, _ = small()
+    torch.manual_seed(0)
+    model = Rough(64, 10)
+    [(inputs, labels, *_)] = epoch_batches(data.validation, data, batch_size=len(data.validation), order=None)
+    expected = nn.functional.cross_entropy(model(inputs).detach().double(), labels)
+    assert evaluate(model, data.validation, data, "cpu", 100)[0] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_training_samples_without_a_known_class_are_none(small):
+    _, data, members = small()
+    unknown = replace(data, train=replace(data.train, labels=np.full_like(data.train.labels, -1)))
+    with pytest.raises(UserError, match="training samples whose class is known"):
+        training.check(members[0], unknown)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from salcore.attribution import COMPLETE, METHODS, non_negative, residual
+from salcore.attribution.completeness import residual_over_set
 from salcore.attribution.gradcam import top_layer
 from salcore.attribution.integrated_gradients import quadrature
 from salcore.models import build
@@ -338,3 +339,21 @@ def test_gradcam_with_relu_is_never_negative_and_says_so():
     assert non_negative("gradcam", {"relu": True})
     assert non_negative("smoothgrad", {"of": "gradcam", "relu": True})
     assert not non_negative("gradcam", {})
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 7, 16])
+@pytest.mark.parametrize("samples", [1, 2, 5])
+def test_the_residual_over_a_set_that_samples_share_is_that_of_each_alone(number, samples):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    inputs, targets = torch.randn(samples, 1, 3, 4).double(), torch.arange(samples) % 3
+    baselines, maps = torch.randn(number, 1, 3, 4).double(), torch.randn(samples, 1, 3, 4).double()
+    expected = [
+        maps[n].sum() - (model(inputs[n : n + 1])[0, target] - model(baselines)[:, target].mean())
+        for n, target in enumerate(targets.tolist())
+    ]
+    sizes = []
+    model.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    found = residual_over_set(model, inputs, targets, maps, baselines=baselines)
+    close(found, torch.stack(expected))
+    assert sum(sizes) <= samples + max(2, number)

@@ -227,3 +227,10 @@ def test_a_wrong_baseline_is_refused(name, baseline):
 def test_gradient_shap_names_a_wrong_number(setting, value):
     with pytest.raises(ValueError, match=f"`{setting}`"):
         METHODS["gradient_shap"](small_cnn(), *images(), **{setting: value})
+
+
+@pytest.mark.parametrize("name", ["integrated_gradients", "deeplift"])
+def test_a_mean_of_rows_is_refused_and_mixes_no_samples(name):
+    model, rows = nn.Linear(4, 3), torch.randn(5, 4)
+    with pytest.raises(ValueError, match=r"`baseline`: 'mean' expects inputs \(N, C, ...\), got \(5, 4\)"):
+        METHODS[name](model, rows, torch.zeros(5).long(), baseline="mean")

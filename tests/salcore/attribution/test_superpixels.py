@@ -211,3 +211,12 @@ def test_painting_sizes_and_averages_are_those_of_loops(shared):
         for channel in range(2):
             mean = images[sample, channel][members].mean()
             assert averaged[sample, channel, row, column] == pytest.approx(mean.item(), abs=1e-14)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [28, 64])
+def test_noise_is_cut_into_segments_too(channels, side):
+    draws = torch.rand(1, channels, side, side, generator=torch.Generator().manual_seed(0))
+    for images in (draws, draws.erfinv()):
+        (count,) = segment(images, "slic", 64).counts
+        assert 16 <= count <= 64

@@ -242,6 +242,10 @@ class Pair(Net):
         y = self.layers(x)
         return (y, y) if self.training else y
 
+class Broken(Net):
+    def forward(self, x):
+        raise OSError("no table")
+
 def open_ended(**everything):
     assert set(everything) == {"input_shape", "classes", "extra"}
     return fixed()
@@ -296,3 +300,23 @@ def test_a_users_forward_that_fails_is_told_with_its_reason(user_module):
         check(ModelSpec(name=f"{user_module}:fixed"), (1, 9, 9), 10)
     assert error.value.key == "model.name"
     assert isinstance(error.value.__cause__, RuntimeError)
+
+
+def test_lazy_layers_draw_their_weights_where_all_others_do(user_module):
+    spec = ModelSpec(name=f"{user_module}:Net", hidden=5)
+
+    def weights(seed):
+        with forked(seed):
+            return build(spec, input_shape=(1, 8, 8), classes=10).layers[1].weight
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+    assert build(spec, input_shape=(1, 8, 8), classes=10).layers[1].training
+
+
+def test_lazy_layers_without_a_size_are_told(user_module):
+    spec = ModelSpec(name=f"{user_module}:Broken", hidden=5)
+    with pytest.raises(
+        UserError, match=r"to take \(1, 64\), by which its lazy layers are sized, got 'OSError: no table"
+    ):
+        build(spec, input_shape=(64,), classes=10)

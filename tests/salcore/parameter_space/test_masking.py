@@ -242,3 +242,19 @@ def test_the_salient_filters_lead_to_the_clutter_that_misleads(misled):
         assert sign * more > 0
         assert p < 0.05
     assert effect.corrected[:, 0].mean() > 2 * effect.corrected[:, 1].mean()
+
+
+def test_a_network_that_works_in_place_changes_neither_effects_nor_inputs():
+    class InPlace(nn.Sequential):
+        def forward(self, inputs):
+            return super().forward(inputs.sub_(0.5).mul_(2))
+
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(4 * 9 * 8, CLASSES))
+    inputs, labels, masks = noise(2, 4, 9, 8), torch.zeros(2).long(), torch.zeros(2, 2, 9, 8, dtype=torch.bool)
+    masks[:, 1, :4] = True
+    given = inputs.clone()
+    found = masking_effect(InPlace(*plain), inputs, labels, masks)
+    assert torch.equal(inputs, given)
+    assert not found.true[:, 0].any()
+    assert found.true[:, 1].all()
