@@ -1,5 +1,17 @@
 """What goes wrong with a stage as a whole."""
 
+import errno
+
 
 class Broken(RuntimeError):
     """A stage stopped for a reason that no retry mends, such as a full disk."""
+
+
+def full(error: BaseException) -> bool:
+    """Whether there is no room left to write to: whatever comes next fails as well."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def unusable(error: BaseException) -> str:
+    """What to say of a storage that fails."""
+    return f"storage cannot be used ({error}): make room or mend it, then run the same command"

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+import torch
 
-from cluster.errors import Broken
+from cluster.errors import Broken, full, unusable
 from cluster.start import Room
 from salcore.device import of_slot, pin
 
@@ -27,14 +28,26 @@ class _Actor:
         self._name = name
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """What came of each item."""
-        return {"done": [_Done(results=tuple(map(self._try, task.items))) for task in batch["task"]]}
+        """What came of each item, up to one after which no other would come to anything."""
+        return {"done": [_Done(results=tuple(self._results(task.items))) for task in batch["task"]]}
+
+    def _results(self, items: Sequence[Any]) -> Iterator["_Result"]:
+        for item in items:
+            result = self._try(item)
+            yield result
+            if result.broken:
+                return
 
     def _try(self, item: Any) -> "_Result":
         """What the item made, or why it failed: Ray Data would bury the reason under its own."""
         try:
             return _Result(item=item, made=self._work(item))
+        except torch.AcceleratorError as error:
+            told = (str(error) or repr(error)).splitlines()[0]
+            return _Result(item=item, broken=f"a GPU takes no more work ({told}): run the same command to go on")
         except Exception as error:
+            if full(error):
+                return _Result(item=item, broken=unusable(error))
             return _Result(item=item, failure=f"{self._name(item)}: {type(error).__name__}: {error}")
 
 
@@ -50,6 +63,7 @@ class _Result:
     item: Any
     made: Any = None
     failure: str = ""
+    broken: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +84,8 @@ def work_off(
 
     `start` is called once in every actor, with the device, and gives what is done with an item; `title` is what Ray's
     dashboard calls the whole, and `name` what messages call an item. Ray Data replaces killed actors. An item that
-    fails leaves the others alone; at the end Broken is raised for it, with the `cure`.
+    fails leaves the others alone; at the end Broken is raised for it, with the `cure`. On a full disk, and where a GPU
+    takes no more work, it is raised at once.
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -90,6 +105,8 @@ def work_off(
     done.set_name(title)
     failures = []
     for result in (result for row in done.iter_rows() for result in row["done"].results):
+        if result.broken:
+            raise Broken(result.broken)
         if result.failure:
             failures.append(result.failure)
         else:

@@ -95,7 +95,7 @@ class Status:
     members: int
     waiting: int
     training: tuple[tuple[int, int], ...]
-    outcomes: tuple[tuple[int, Outcome], ...]
+    done: int
     given_up: tuple[Work, ...]
     crashes: int
     slots: int
@@ -168,7 +168,7 @@ class Queue:
             members=self._members,
             waiting=len(ledger.waiting),
             training=tuple((work.run, work.member.index) for work in ledger.held.values()),
-            outcomes=tuple(ledger.outcomes),
+            done=len(ledger.outcomes),
             given_up=tuple(ledger.given_up),
             crashes=ledger.crashes,
             slots=len(self._watchers),

@@ -80,7 +80,10 @@ def reduce(work: Sequence[Work], store: Store, connect: Callable[[], None]) -> I
     pending = {_reduce.options(name=f"reduce {each.name}").remote(each, store): each for each in waiting}
     while pending:
         [done], _ = ray.wait(list(pending), num_returns=1)
-        ray.get(done)
+        try:
+            ray.get(done)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None  # whose message is the remote traceback
         yield pending.pop(done)
 
 

@@ -4,7 +4,9 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,13 +56,25 @@ def start() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     os.environ.update(QUIET)
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(runtime_env={"env_vars": QUIET}, **quiet)
-    else:
-        os.environ.update(OWN)  # workers inherit it; by `runtime_env` those that Ray starts ahead would lie idle
-        # Not whichever cluster another program started here; and not all cores of a machine that lends some of them.
-        ray.init(address="local", num_cpus=cores(), include_dashboard=False, **quiet)
-        _end_log_monitor()
+    with _own_termination():
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(runtime_env={"env_vars": QUIET}, **quiet)
+        else:
+            os.environ.update(OWN)  # workers inherit it; by `runtime_env` those that Ray starts ahead would lie idle
+            # Not whichever cluster another program started here; and not all cores of a machine that lends some.
+            ray.init(address="local", num_cpus=cores(), include_dashboard=False, **quiet)
+            _end_log_monitor()
+
+
+@contextlib.contextmanager
+def _own_termination() -> Iterator[None]:
+    """A block after which SIGTERM does what it did before: Ray's own answer to it ends the process without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _end_log_monitor() -> None:

@@ -22,7 +22,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster import naming
-from cluster.errors import Broken
+from cluster.errors import Broken, unusable
 from cluster.queue import Queue, Status, Work
 from cluster.source import Source
 from cluster.start import Room, fitting, nodes
@@ -80,7 +80,7 @@ def train(runs: Sequence[Run], room: Room, *, name: str, attempts: int, scratch:
             _check_alive(threads)
             ray.wait([over], timeout=POLL_S)
             if room.most > started and time.monotonic() - looked > LOOK_S:
-                looked, left = time.monotonic(), status.members - len(status.outcomes) - len(status.given_up)
+                looked, left = time.monotonic(), status.members - status.done - len(status.given_up)
                 wanted = min(room.most, left, fitting(room.cpus, room.gpus, nodes()))
         for given_up in status.given_up:
             reason = f"its slot died {given_up.crashes} times while training it ({given_up.cause})"
@@ -171,8 +171,7 @@ def _telling(queue: Any) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = f"storage cannot be used ({error}): make room or mend it, then run the same command"
-        ray.get(queue.broken.remote(reason))
+        ray.get(queue.broken.remote(unusable(error)))
     except (ray.exceptions.RayError, torch.AcceleratorError):
         raise  # the queue or the node is gone, or the GPU takes no more work of this process: Train starts another
     except Exception as error:

@@ -19,6 +19,7 @@ from typing import Any
 from salcore import layout
 from salcore.data.root import data_root
 from salcore.errors import Damaged, UserError
+from salcore.paths import expanded
 from salcore.settings import settings_of, taken
 from salcore.spec import Spec, describe, from_dict, parse
 from salcore.storage import Store, is_remote
@@ -48,8 +49,8 @@ def run(program: str, description: str, action: Callable[[Command], int], argv: 
 def guarded(program: str, action: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
     """Do `action` on the arguments; returns the exit status.
 
-    A UserError becomes one line and status 2, a damaged file or a storage that fails one line and status 1, and an
-    interruption one line and status 130.
+    A UserError becomes one line and status 2, a damaged file, a storage that fails and too little memory one line and
+    status 1, and an interruption one line and status 130.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     again = shlex.join(["python", "-m", f"jobs.{program}", *arguments])
@@ -67,13 +68,16 @@ def guarded(program: str, action: Callable[[list[str]], int], argv: Sequence[str
         print(f"stopped: {told}; what is finished is kept. Make room or mend it, then go on with: {again}",
               file=sys.stderr)  # fmt: skip
         return 1
+    except MemoryError as error:
+        print(f"error: not enough memory ({error}): ask for fewer or smaller samples", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"\ninterrupted; what is finished is kept. Go on with: {again}", file=sys.stderr, flush=True)
         return 130
 
 
 def on_termination() -> None:
-    """Treat SIGTERM as Ctrl-C. Called again after Ray has started, which installs a handler of its own."""
+    """Treat SIGTERM as Ctrl-C."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -159,7 +163,7 @@ def absolute(spec: Spec) -> Spec:
         if encoders.origin(model.name) == "folder":
             place = _absolute(model.name.removeprefix(encoders.PREFIX))
             model = model.model_copy(update={"name": f"{encoders.PREFIX}{place}"})
-        if data.tokenizer is not None and Path(data.tokenizer).expanduser().is_dir():
+        if data.tokenizer is not None and expanded(data.tokenizer).is_dir():
             data = data.model_copy(update={"tokenizer": _absolute(data.tokenizer)})
     model = model.model_copy(update={"weights": _absolute(model.weights)})
     for key in ("weights", "start"):
@@ -192,13 +196,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def _absolute(path: str | None) -> str | None:
-    return path if path is None or "://" in path else str(Path(path).expanduser().absolute())
+    return path if path is None or "://" in path else str(expanded(path).absolute())
 
 
 def _found(path: str, spec: Spec) -> str | None:
     """The path from here, or where nothing is there, below the folder of data, where there is something."""
     below = data_root(spec.data) / path
-    here = "://" in path or Path(path).expanduser().exists()
+    here = "://" in path or expanded(path).exists()
     return str(below.absolute()) if not here and below.exists() else _absolute(path)
 
 

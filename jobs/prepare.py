@@ -173,8 +173,8 @@ def begin(plan: Plan) -> None:
 def _check_weights(spec: Spec, data: Data) -> None:
     """Refuse weight files that do not fit before anything starts."""
     files = {"weights": spec.ensemble.weights or (), "start": spec.ensemble.start or ()}
-    if any(files.values()):
-        model = models.build(spec.model, input_shape=data.shape, classes=len(data.classes), start=False)
+    if any(files.values()) or spec.model.weights is not None:
+        model = models.build(spec.model, input_shape=data.shape, classes=len(data.classes))
     for key, names in files.items():
         for index, file in enumerate(names):
             models.load_weights(model, file, key=f"ensemble.{key}.{index}")

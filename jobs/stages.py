@@ -13,7 +13,6 @@ from cluster import reduce as reducing
 from cluster import start, train, unkept
 from cluster.queue import Status
 from cluster.source import Source
-from jobs.command import on_termination
 from jobs.prepare import Plan
 from jobs.progress import Progress
 from salcore import inventory, layout
@@ -51,7 +50,6 @@ class Session:
     def join(self) -> None:
         """Join the cluster, if that is not done."""
         self.connect()
-        on_termination()
 
     def room(self, work: int) -> start.Room:
         """Join the cluster and see how many slots it has for so much work."""
@@ -110,7 +108,7 @@ def follow(statuses: Iterator[Status], progress: Progress, *, of: Sequence[str],
     """Show how training goes on until it ends; `of` says what the members of each run are called."""
     crashes = 0
     for status in statuses:
-        finished, total = len(status.outcomes) + len(status.given_up), done + status.members
+        finished, total = status.done + len(status.given_up), done + status.members
         now = ", ".join(f"{of[run]} {member}" for run, member in status.training)
         detail = f"{status.epochs}/{epochs} epochs" + (f", {now} in training" if now else "")
         progress.update("train", done + finished, total, "members", detail)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from salcore.errors import UserError
+from salcore.paths import expanded
 from salcore.spec import ModelSpec, Spec, TrainingSpec
 
 
@@ -140,7 +141,7 @@ def pretrained_folder(name: str) -> Path | None:
         return None
     from salcore.models import encoders  # here, as it takes seconds
 
-    return Path(name.removeprefix(encoders.PREFIX)).expanduser() if encoders.origin(name) == "folder" else None
+    return expanded(name.removeprefix(encoders.PREFIX)) if encoders.origin(name) == "folder" else None
 
 
 def pretrained_files(folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from salcore.errors import Damaged, UserError
+from salcore.paths import expanded
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -256,7 +257,7 @@ def _table_checksum(table: pa.Table) -> int:
 
 def _absolute(uri: str | os.PathLike[str]) -> str:
     text = os.fspath(uri)
-    return text if is_remote(text) else Path(text).expanduser().absolute().as_uri()
+    return text if is_remote(text) else expanded(text).absolute().as_uri()
 
 
 def _info(entry: fs.FileInfo) -> FileInfo:

@@ -1,7 +1,6 @@
 """Boxes around the objects in images, from a table beside the images."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +9,7 @@ import pyarrow.parquet
 
 from salcore.data.part import Part
 from salcore.errors import UserError
+from salcore.paths import expanded
 
 KEY = "parameters.boxes"
 SIDES = ("left", "top", "right", "bottom")
@@ -42,7 +42,7 @@ def read_boxes(
 
 def _read(path: str) -> Columns:
     """The columns of the table, none of them with gaps."""
-    file = Path(path).expanduser()
+    file = expanded(path)
     read = pyarrow.parquet.read_table if file.suffix == ".parquet" else pyarrow.csv.read_csv
     try:
         table = read(file)

@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from salcore.errors import UserError
+from salcore.paths import expanded
 
 TRAIN, VALIDATION, TEST = "train.jsonl", "val.jsonl", "test.jsonl"
 DOCUMENT_LINES, DOCUMENTS = "docs.jsonl", "docs/"
@@ -17,7 +18,7 @@ def contents(argument: str) -> dict[str, bytes]:
 
     Raises UserError where PATH is no folder or archive, or has no train.jsonl.
     """
-    path = Path(argument).expanduser()
+    path = expanded(argument)
     if not path.exists():
         raise UserError("data.name", "eraser:PATH of a folder or a .tar, .tar.gz or .tgz archive that exists", argument)
     try:

@@ -7,6 +7,7 @@ from salcore.data.root import decoded_root
 from salcore.data.source import Source
 from salcore.data.tree import Listing, by_class, pictures_in, read_trees, subfolders
 from salcore.errors import UserError
+from salcore.paths import expanded
 
 if TYPE_CHECKING:
     from salcore.spec import DataSpec
@@ -20,7 +21,7 @@ def read(spec: "DataSpec", argument: str) -> Source:
     Of several evaluation folders the first of `EVALUATION_NAMES` counts. Where there is none, a fixed stratified
     fifth is set apart. A PATH with pictures and no folders has no classes: all pictures are evaluation samples.
     """
-    top = Path(argument).expanduser()
+    top = expanded(argument)
     if not top.is_dir():
         raise UserError("data.name", "folder:PATH of a folder that exists", argument)
     splits, classes = _listing(top) if subfolders(top) else _flat(top)
@@ -30,7 +31,7 @@ def read(spec: "DataSpec", argument: str) -> Source:
 
 def files(argument: str) -> dict[str, list[str]]:
     """The paths below PATH of the pictures of each split, train and test, in the order of their samples' numbers."""
-    top = Path(argument).expanduser()
+    top = expanded(argument)
     splits, _ = _listing(top) if subfolders(top) else _flat(top)
     return {split: [path.relative_to(top).as_posix() for path, _ in listing] for split, listing in splits.items()}
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from salcore.data.source import NAMINGS, Source, from_arrays
 from salcore.errors import UserError
+from salcore.paths import expanded
 
 if TYPE_CHECKING:
     from salcore.spec import DataSpec
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def read(spec: "DataSpec", argument: str) -> Source:
     """`npz:PATH`: arrays under the names of `NAMINGS`, and optional `classes`; nothing is unpickled."""
     wanted = {name for naming in NAMINGS for name in naming} | {"classes"}
-    return from_arrays(read_arrays(Path(argument).expanduser(), wanted, "npz:PATH of a NumPy archive"), argument)
+    return from_arrays(read_arrays(expanded(argument), wanted, "npz:PATH of a NumPy archive"), argument)
 
 
 def read_arrays(path: Path, wanted: Set[str], form: str) -> dict[str, np.ndarray]:

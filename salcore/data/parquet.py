@@ -18,6 +18,7 @@ from salcore.data.resize import resize
 from salcore.data.root import decoded_root
 from salcore.data.source import Labelled, Source, checked_images, checked_labels
 from salcore.errors import UserError
+from salcore.paths import expanded
 
 if TYPE_CHECKING:
     from salcore.spec import DataSpec
@@ -45,7 +46,7 @@ def read(spec: "DataSpec", argument: str) -> Source:
 
 
 def _files(argument: str) -> list[Path]:
-    top = Path(argument).expanduser()
+    top = expanded(argument)
     found = [top] if top.is_file() else sorted(top.rglob("*.parquet"))
     files = [path for path in found if not path.name.startswith((".", "_"))]
     if not files:

@@ -2,10 +2,10 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from salcore.errors import UserError
+from salcore.paths import expanded
 
 LONGEST = 10_000_000
 """A tokenizer that allows for more tokens than these does not know how many its model takes."""
@@ -52,7 +52,7 @@ def load_tokenizer(name: str) -> TokenizerFile:
 
 def _pretrained(name: str) -> Any:
     """The tokenizer as `transformers` has it: in a folder, in its cache, or from the hub."""
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         return _read(str(folder), name, offline=True)
     if folder.is_absolute() or name.startswith(".") or folder.exists():

@@ -1,5 +1,6 @@
 """A user's own function that returns a data set."""
 
+import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,13 @@ def read(spec: "DataSpec", argument: str) -> Source:
     test_images, test_labels. Modules are found in the working directory too.
     """
     with _importable(Path.cwd()):
-        found = _function(argument)()
+        function = _function(argument)
+        try:
+            inspect.signature(function).bind()
+        except TypeError as error:
+            expected = f"a function that takes no arguments ({error})"
+            raise UserError("data.name", expected, f"python:{argument}") from None
+        found = function()
     if isinstance(found, Mapping):
         return from_arrays(found, argument)
     if isinstance(found, tuple) and len(found) == 4:

@@ -9,6 +9,7 @@ from salcore.data.source import Source
 from salcore.data.texts import Lexicon, Texts
 from salcore.data.tokens import texts_as
 from salcore.errors import UserError
+from salcore.paths import expanded
 
 if TYPE_CHECKING:
     from salcore.spec import DataSpec
@@ -27,7 +28,7 @@ def read(spec: "DataSpec", argument: str) -> Source:
     Source: Recursive Deep Models for Semantic Compositionality Over a Sentiment Treebank (Socher et al., 2013).
     """
     made = texts_as(spec)
-    folder = Path(argument).expanduser()
+    folder = expanded(argument)
     if not (folder / "train.txt").is_file():
         raise UserError(
             "data.name", "sst:PATH of a folder with train.txt, from here or below data.root or SALCORE_DATA", argument

@@ -13,6 +13,7 @@ from salcore.data.sequences import padded
 from salcore.data.source import Labelled, Source
 from salcore.data.vectors import embed
 from salcore.errors import UserError
+from salcore.paths import expanded
 
 if TYPE_CHECKING:
     from salcore.spec import DataSpec
@@ -56,7 +57,7 @@ def vectors_file(spec: "DataSpec") -> Path:
     if spec.vectors is None:
         expected = "a file of word vectors in GloVe's text format (or a data.tokenizer), as the samples are texts"
         raise UserError("data.vectors", expected, spec.vectors)
-    return Path(spec.vectors).expanduser()
+    return expanded(spec.vectors)
 
 
 def text_source(

@@ -16,6 +16,7 @@ from salcore.data.root import data_root, decoded_root
 from salcore.data.source import Labelled, Source
 from salcore.data.tree import by_class, read_trees
 from salcore.errors import UserError
+from salcore.paths import expanded
 
 if TYPE_CHECKING:
     from salcore.spec import DataSpec
@@ -147,7 +148,7 @@ def _copy_archives(spec: "DataSpec", archives: Mapping[str, str], staging: Path)
     from torchvision.datasets.utils import check_integrity
 
     mirror = str(spec.mirror)
-    given = Path(url2pathname(urlparse(mirror).path) if mirror.startswith("file:") else mirror).expanduser()
+    given = expanded(url2pathname(urlparse(mirror).path) if mirror.startswith("file:") else mirror)
     names = [Path(path).name for path in archives]
     folder = next((f for f in (given, given / spec.name) if all((f / name).is_file() for name in names)), None)
     if folder is None:

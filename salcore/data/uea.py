@@ -10,6 +10,7 @@ from salcore.data.npz import read_arrays
 from salcore.data.source import Source
 from salcore.data.ts_file import read_ts
 from salcore.errors import UserError
+from salcore.paths import expanded
 
 if TYPE_CHECKING:
     from salcore.spec import DataSpec
@@ -27,7 +28,7 @@ def read(spec: "DataSpec", argument: str) -> Source:
 
     Source: The UEA Multivariate Time Series Classification Archive, 2018 (Bagnall et al., 2018).
     """
-    path = Path(argument).expanduser()
+    path = expanded(argument)
     if path.is_file() and path.suffix == ".npz":
         return _of_arrays(path, spec.length)
     stem = _stem(path)

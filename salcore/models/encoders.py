@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from salcore.errors import UserError
+from salcore.paths import expanded
 from salcore.settings import nearest
 
 PREFIX = "transformers:"
@@ -41,7 +42,7 @@ def origin(name: str) -> Literal["scratch", "folder", "hub"]:
     place = name.removeprefix(PREFIX)
     if place in types():
         return "scratch"
-    return "folder" if Path(place).expanduser().is_dir() else "hub"
+    return "folder" if expanded(place).is_dir() else "hub"
 
 
 def configuration(kind: str, sizes: Mapping[str, int], *, dropout: float, **others: int) -> Any:
@@ -76,7 +77,7 @@ def trained_model(place: str, *, classes: int, dropout: float | None) -> Any:
     import huggingface_hub
 
     name = PREFIX + place
-    folder = Path(place).expanduser()
+    folder = expanded(place)
     if folder.is_dir():
         _require_files(folder, name)
         place = str(folder)

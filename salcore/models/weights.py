@@ -1,6 +1,5 @@
 """Trained weights from a file, without unpickling code: safetensors, or `torch.load(weights_only=True)`."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,12 +41,13 @@ def load_weights(
 def _read(path: Path, key: str) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise UserError(key, "a file of weights", str(path))
-    from safetensors import SafetensorError  # here, so that networks can be built without it
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file  # here, so that networks can be built without it
 
     try:
         content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except OSError as error:
+        raise UserError(key, "a file that can be read", f"{path} ({error.strerror})") from error
+    except Exception as error:  # of bytes that are no weights torch's reader raises whatever they lead it to
         raise UserError(key, "safetensors, or a state dict that holds tensors alone", str(path)) from error
     while isinstance(content, Mapping) and (wrapper := next((name for name in _WRAPPERS if name in content), None)):
         content = content[wrapper]

@@ -83,3 +83,12 @@ def test_a_large_range_is_not_reduced_by_the_driver(scene, ray_cluster, monkeypa
     large = replace(work, bytes=reducing.SMALL + 1)
     assert list(reducing.reduce([large], store, lambda: None)) == [large]
     assert work.done(store)
+
+
+def test_an_error_of_a_task_is_told_as_the_drivers_own_is(scene, ray_cluster):
+    store, work = scene
+    store.write(f"{maps_folder('gradient', 1)}/part-00000.arrow", b"no shard")
+    for each in (work, replace(work, bytes=reducing.SMALL + 1)):
+        with pytest.raises(shards.CorruptShard) as error:
+            list(reducing.reduce([each], store, lambda: None))
+        assert "\n" not in str(error.value)

@@ -1,6 +1,8 @@
 """What a cluster holds: arithmetic on the resources of its nodes, without a cluster."""
 
 import os
+import signal
+import sys
 
 import psutil
 import pytest
@@ -149,3 +151,14 @@ def test_a_cluster_of_this_machine_has_its_cores_and_no_log_monitor(ray_cluster)
     helpers = [" ".join(each.cmdline()) for each in psutil.Process().children() if each.status() != "zombie"]
     assert any("raylet" in each for each in helpers)
     assert not any("log_monitor.py" in each for each in helpers)
+
+
+def test_ray_does_not_take_the_answer_to_termination(monkeypatch):
+    """Its own ends the process without a word of how to go on."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(start.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(start.ray, "init", lambda **_: signal.signal(signal.SIGTERM, lambda *_: sys.exit(15)))
+    monkeypatch.setattr(start, "_end_log_monitor", lambda: None)
+    monkeypatch.setattr(start.os, "environ", dict(os.environ))
+    start.start()
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 from PIL import Image
 
 from jobs.ensemble import ensemble
@@ -80,6 +81,9 @@ def refuse(job, tmp_path):
         ("data.train_samples=100000", "data.train_samples", "100000"),
         ("ensemble.weights=[nowhere.pt]", "ensemble.weights.0", "nowhere.pt"),
         ("model.weights=nowhere.pt", "model.weights", "nowhere.pt"),
+        ("data=folder:~nobody-of-that-name/images", "~nobody-of-that-name/images", "home folder of a user"),
+        ("data.root=~nobody-of-that-name", "~nobody-of-that-name", "home folder of a user"),
+        ("data=python:os.path:join", "data.name", "a function that takes no arguments"),
         ("cluster.slots=0", "cluster.slots", "at least 1"),
         ("tracking.uri=nowhere", "tracking.uri", "nowhere"),
         ("training.epochs", "training.epochs", "key.sub=value"),
@@ -250,3 +254,36 @@ def test_no_traceback_from_a_process(spec, tmp_path):
     assert finished.stderr.startswith("error: training.epoch: expected a known key")
     assert finished.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_directory_of_an_unknown_user(job, spec):
+    finished = job(ensemble, spec, "--run-dir", "~nobody-of-that-name/run")
+    assert (finished.status, finished.out, finished.err.count("\n")) == (2, "", 1)
+    assert finished.err.startswith("error: ~nobody-of-that-name/run: expected a path whose ~ stands for the home ")
+
+
+def test_weights_to_start_from_that_are_another_networks(refuse, spec, tmp_path):
+    file = tmp_path / "other.pt"
+    torch.save(torch.nn.Linear(3, 2).state_dict(), file)
+    assert "missing, first" in refuse("model.weights", ensemble, spec, f"model.weights={file}")
+
+
+@pytest.mark.parametrize("content", [b"", b"root:x:0:0\n", b"training: {epochs: 3}\n", b"\x80\x02]q\x00."])
+def test_files_that_are_no_weights(refuse, spec, tmp_path, content):
+    file = tmp_path / "weights.pt"
+    file.write_bytes(content)
+    for key, value in (("model.weights", file), ("ensemble.weights", f"[{file}]"), ("ensemble.start", f"[{file}]")):
+        told = refuse(key if key.startswith("model") else f"{key}.0", ensemble, spec, f"{key}={value}")
+        assert "a state dict" in told
+
+
+def test_too_little_memory_is_told_in_one_line(job, spec, monkeypatch, tmp_path):
+    def large(*_):
+        raise MemoryError("Unable to allocate 700. GiB for an array")
+
+    monkeypatch.setattr("jobs.prepare.load", large)
+    finished = job(ensemble, spec, "--run-dir", tmp_path / "run")
+    assert (finished.status, finished.out) == (1, "")
+    assert finished.err == (
+        "error: not enough memory (Unable to allocate 700. GiB for an array): ask for fewer or smaller samples\n"
+    )
