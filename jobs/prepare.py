@@ -59,20 +59,23 @@ class Plan:
 
     def untrained(self, *, retry_failed: bool = False) -> list[Member]:
         """Members that are still to be trained; failed ones only on request."""
+        store = self.store.snapshot(layout.MEMBERS)
         return [
             member
             for member in self.members
-            if not trained(self.store, member) and (retry_failed or failed(self.store, member) is None)
+            if not trained(store, member) and (retry_failed or failed(store, member) is None)
         ]
 
     def trained(self) -> list[Member]:
         """Members that are trained, in order."""
-        return [member for member in self.members if trained(self.store, member)]
+        store = self.store.snapshot(layout.MEMBERS)
+        return [member for member in self.members if trained(store, member)]
 
     def failures(self) -> Mapping[int, str]:
         """Why members failed, by index."""
-        lacking = [member for member in self.members if not trained(self.store, member)]
-        reasons = {member.index: failed(self.store, member) for member in lacking}
+        store = self.store.snapshot(layout.MEMBERS)
+        lacking = [member for member in self.members if not trained(store, member)]
+        reasons = {member.index: failed(store, member) for member in lacking}
         return {index: reason for index, reason in reasons.items() if reason}
 
 
@@ -212,8 +215,9 @@ def _check_directory(store: Store, spec: Spec, fingerprint: str) -> None:
 
 def _check_members(store: Store, planned: tuple[Member, ...]) -> None:
     """Refuse to overwrite a finished member by another one, such as another file under its number."""
+    held = store.snapshot(layout.MEMBERS)
     for member in planned:
-        found = standing(store, member.index)
+        found = standing(held, member.index)
         if found is not None and found.fingerprint != member.fingerprint:
             key = f"ensemble.weights.{member.index}" if member.weights else "--run-dir"
             raise UserError(key, f"the member {member.index} that {store} holds, or a new --run-dir", member.weights)

@@ -19,6 +19,8 @@ BLAME = "report/parameters.html"
 FIGURES = ("report/maps.png", "report/snr.png", "report/convergence.png")
 ARTIFACTS = (SPEC, SUMMARY, REPORT, BLAME, *FIGURES)
 """What a run's page in MLflow carries."""
+MEMBERS = "members"
+"""Folder of all members."""
 BORROWED = "members/ensemble.yaml"
 """Present where the members are copies from another run, whose directory it names."""
 LOGITS = "logits"

@@ -161,6 +161,10 @@ class Store:
         found = self._fs.get_file_info([self._inside(name) for name in names])
         return {name: _info(each) for name, each in zip(names, found, strict=True) if each.is_file}
 
+    def snapshot(self, folder: str) -> "Store":
+        """The store, for many questions about files below a folder: an object store is asked once, for all of them."""
+        return self if self._local else _Snapshot(self, folder)
+
     def delete(self, name: str) -> None:
         """Delete a file; nothing happens if there is none."""
         if self.exists(name):
@@ -229,6 +233,22 @@ class Store:
 
     def _inside(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
+
+
+class _Snapshot(Store):
+    """A store that tells of the files below a folder as they stood when it was made."""
+
+    def __init__(self, store: Store, folder: str) -> None:
+        vars(self).update(vars(store))
+        self._folder, self._known = f"{folder}/", store.files(folder)
+
+    def exists(self, name: str) -> bool:
+        """Whether there was a file of this name."""
+        return name in self._known if name.startswith(self._folder) else super().exists(name)
+
+    def info(self, name: str) -> FileInfo | None:
+        """Size and time of a file, None if there was none."""
+        return self._known.get(name) if name.startswith(self._folder) else super().info(name)
 
 
 def is_remote(uri: str | os.PathLike[str]) -> bool:

@@ -217,3 +217,23 @@ def test_an_object_store_needs_a_bucket(monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with pytest.raises(UserError, match="a bucket and a folder in it"):
         Store("s3://")
+
+
+def test_an_object_store_is_asked_once_for_all_files_of_a_folder(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    for name in ("members/0000/member.json", "members/0001/failed.json", "membership.txt"):
+        store.write(name, name.encode())
+    assert store.snapshot("members") is store, "a local disk answers as fast as it lists"
+    store._local = False  # what follows goes through pyarrow, as S3 does
+    found = store.snapshot("members")
+    asked = []
+    monkeypatch.setattr(Store, "info", lambda _, name: asked.append(name))
+    monkeypatch.setattr(Store, "exists", lambda _, name: asked.append(name))
+    assert found.info("members/0000/member.json").size == len("members/0000/member.json")
+    assert found.info("members/0002/member.json") is None
+    assert found.exists("members/0001/failed.json")
+    assert not found.exists("members/0000/failed.json")
+    assert asked == []
+    found.info("membership.txt")
+    assert asked == ["membership.txt"]
+    assert found.read("members/0000/member.json") == b"members/0000/member.json"
