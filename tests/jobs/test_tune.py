@@ -218,3 +218,11 @@ def test_a_plan_tells_of_the_trials_and_does_nothing(job, place, tmp_path):
     assert "grid: 3 trials, standard training among them; 0 are over" in told.out
     assert "accuracy_drop of gradient (lower is better)" in told.out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_has_nothing_proposed(job, place, tmp_path):
+    (place / "search.yaml").write_text(SEARCH)
+    told = job(tune_, "search.yaml", "search={algorithm: optuna, trials: 2}", "--plan", "--run-dir", tmp_path / "run")
+    assert told.status == 0, told.err
+    assert "optuna: 3 trials" in told.out
+    assert not list(tmp_path.iterdir())
