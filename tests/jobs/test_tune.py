@@ -11,7 +11,11 @@ import pytest
 import yaml
 
 import salcore
+from cluster.start import Room
+from jobs import searches, tune
+from jobs.command import read
 from jobs.ensemble import ensemble
+from jobs.progress import Progress
 from jobs.status import status
 from jobs.tracking import client
 from jobs.tune import tune_
@@ -226,3 +230,23 @@ def test_a_plan_has_nothing_proposed(job, place, tmp_path):
     assert told.status == 0, told.err
     assert "optuna: 3 trials" in told.out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def checked(tmp_path, monkeypatch) -> Callable[..., searches.Search]:
+    """A function from overrides to a checked search, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "search.yaml").write_text(SEARCH)
+    return lambda *overrides: searches.checked(read("tune", "", ["search.yaml", *overrides, "--run-dir", "run"]))
+
+
+def test_on_a_head_that_holds_no_work_trials_ask_for_nodes(checked, monkeypatch):
+    rooms = []
+    monkeypatch.setattr(tune.start, "start", lambda: None)
+    monkeypatch.setattr(tune.start, "nodes", lambda: [{"memory": 1e9}])
+    monkeypatch.setattr(tune.start, "grows", lambda: True)
+    monkeypatch.setattr(tune, "on_termination", lambda: None)
+    monkeypatch.setattr(tune.Source, "of", lambda data, spec: None)
+    monkeypatch.setattr(tune.tune, "search", lambda schedule, source, room, *rest, **names: rooms.append(room) or [])
+    tune._try_all(checked("cluster.gpus_per_slot=1", "cluster.slots=2"), Progress())
+    assert rooms == [Room(slots=2, cpus=1, gpus=1.0)]
