@@ -18,7 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event
 
-from jobs import table_forwarding
+from jobs import searches, table_forwarding
 from jobs.forwarding import PARENT, Ending, Tracked
 from jobs.records import MAY_CHANGE, VALUE_LIMIT, settings
 from jobs.tracking import Server, Tracker, client, forwarder_of, tracking_uri
@@ -211,6 +211,15 @@ def test_a_run_stands_as_promised(scene):
     assert (artifacts / layout.SUMMARY).read_bytes() == b"rows"
     assert b"secret" not in (artifacts / layout.SPEC).read_bytes()
     assert not (artifacts / layout.REPORT).exists()
+
+
+def test_specs_are_uploaded_without_the_password_of_the_server(scene):
+    specs = (layout.SPEC, searches.CHOSEN)
+    for name in specs:
+        scene.store.write(name, b"tracking: {uri: 'https://ann:secret@host'}")
+    scene.forwarder().forward(Ending(status="FINISHED", artifacts=searches.ARTIFACTS))
+    artifacts = Path(scene.runs()[0].info.artifact_uri.removeprefix("file://"))
+    assert [(artifacts / name).read_text() for name in specs] == ["tracking: {uri: 'https://host'}"] * 2
 
 
 def test_the_times_of_epochs_are_those_of_training(scene):
