@@ -250,3 +250,11 @@ def test_on_a_head_that_holds_no_work_trials_ask_for_nodes(checked, monkeypatch)
     monkeypatch.setattr(tune.tune, "search", lambda schedule, source, room, *rest, **names: rooms.append(room) or [])
     tune._try_all(checked("cluster.gpus_per_slot=1", "cluster.slots=2"), Progress())
     assert rooms == [Room(slots=2, cpus=1, gpus=1.0)]
+
+
+def test_what_was_begun_is_known_without_a_proposal(checked, tmp_path):
+    found = checked("search={algorithm: optuna, trials: 2}")
+    assert found.begun() == []
+    assert not (tmp_path / "run").exists()
+    found.begin(found.schedule.trial(0))
+    assert [trial.name for trial in found.begun()] == ["standard"]
