@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
@@ -83,7 +84,8 @@ def search(
     """Do all trials that are not over; yields what is heard of them. Raises Broken.
 
     `begin` is called in this process before a trial starts, and writes its spec.yaml. `name` must be unique to what is
-    tried, and `scratch` is a folder for Tune's own state. A trial whose process died `cluster.attempts` times failed.
+    tried, and `scratch` is a folder for Tune's own state. A trial whose process died, or lost its GPU,
+    `cluster.attempts` times failed.
     """
     desk = _Desk(schedule=schedule, begin=begin)
     thread = threading.Thread(target=_tune, args=(desk, data, room, name, scratch), daemon=True, name="tune")
@@ -160,6 +162,9 @@ def _trial(config: dict[str, Any], work: _Work) -> None:
     except OSError as error:
         reason = f"storage cannot be used ({error}): make room or mend it, then run the same command"
         tune.report({"broken": reason})
+    except torch.AcceleratorError as error:
+        tune.report({"lost": (str(error) or repr(error)).splitlines()[0]})
+        raise  # Tune keeps no process whose function raised: another one goes on, unless it was the last attempt
 
 
 class _InOrder(Searcher):
@@ -169,6 +174,7 @@ class _InOrder(Searcher):
         super().__init__()
         self._desk, self._place = desk, 0
         self._running: dict[str, Trial] = {}
+        self._causes: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its configuration, to resume by it; here storage says what is left
@@ -193,6 +199,8 @@ class _InOrder(Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if "broken" in result:
             self._desk.stop(Broken(result["broken"]))
+        elif "lost" in result:
+            self._causes[trial_id] = result["lost"]
         else:
             self._desk.news.put(Heard(trial=self._running[trial_id].name, members=result["members"]))
 
@@ -200,7 +208,7 @@ class _InOrder(Searcher):
         trial = self._running.pop(trial_id)
         if error:
             attempts = self._desk.schedule.spec.cluster.attempts
-            fail(trial, f"its process died {attempts} times (out of memory?)")
+            fail(trial, f"its process died {attempts} times ({self._causes.get(trial_id, 'out of memory?')})")
         found = self._desk.schedule.over(trial)
         if found is None and not self._desk.closing and result and "record" in result:  # ASHA stopped it
             record.write(trial.store, Record.from_json(result["record"]))

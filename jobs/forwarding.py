@@ -168,7 +168,7 @@ class Forwarder:
         for name in names:
             if store.exists(name):
                 content = store.read(name)
-                if name == layout.SPEC:
+                if name.endswith(".yaml"):  # a spec has the URI of MLflow
                     content = redacted(content.decode()).encode()
                 self._server.upload(self._parent.id, name, content)
 

@@ -7,6 +7,7 @@ from jobs.command import Command
 from jobs.lock import Lock
 from jobs.prepare import prepare
 from jobs.progress import Progress
+from jobs.records import redacted
 from jobs.stages import Session
 from jobs.tracking import Tracker, tracking_uri
 from salcore import layout
@@ -44,7 +45,7 @@ def act(asked: Command) -> int:
     print(outcome.table(found))
     print(outcome.where(plan, uri))
     if not sent:
-        print(f"MLflow did not take everything; run this again when {uri} answers")
+        print(f"MLflow did not take everything; run this again when {redacted(uri)} answers")
     return 0 if sent else 1
 
 

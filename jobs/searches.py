@@ -62,8 +62,7 @@ class Search:
 
     def begun(self) -> list[Trial]:
         """The trials that were begun, in order."""
-        trials = [self.schedule.trial(place) for place in range(len(self.schedule))]
-        return [trial for trial in trials if trial is not None and trial.store.exists(layout.SPEC)]
+        return [trial for trial in self.schedule.known() if trial.store.exists(layout.SPEC)]
 
 
 def checked(asked: Command) -> Search:

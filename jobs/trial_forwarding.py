@@ -43,7 +43,7 @@ class TrialForwarder(Forwarder):
             if found is None or found.fingerprint != trial.fingerprint:
                 if not over:
                     self._set_status(run, "RUNNING")
-            elif run.tags.get(SENT) != trial.fingerprint or run.status not in {"FINISHED", "FAILED"}:
+            elif run.tags.get(SENT) != _mark(found) or run.status != _status(found):
                 self._send_record(run, trial, found)
             if over and (outcome := self._outcome()) is not None:
                 chosen, front = trial.name == outcome.chosen, trial.name in outcome.front
@@ -75,9 +75,9 @@ class TrialForwarder(Forwarder):
         self._server.log(run.id, metrics=missing)
         if found.members:
             self._server.upload(run.id, "members.csv", members_table(found))
-        self._tag(run, {STATE: found.state, SENT: trial.fingerprint})
         self._set_reason(run, None if found.reason is None else redacted(found.reason))
-        self._set_status(run, "FAILED" if found.state == "failed" else "FINISHED")
+        self._tag(run, {STATE: found.state, SENT: _mark(found)})
+        self._set_status(run, _status(found))
 
     def _tag(self, run: Run, tags: Mapping[str, str]) -> None:
         """Set the tags that stand otherwise."""
@@ -85,6 +85,15 @@ class TrialForwarder(Forwarder):
         if changed:
             self._server.log(run.id, tags=changed)
             run.tags.update(changed)
+
+
+def _mark(found: Record) -> str:
+    """What tells a record from that of another attempt at the same trial."""
+    return members.fingerprint(found.to_json())
+
+
+def _status(found: Record) -> str:
+    return "FAILED" if found.state == "failed" else "FINISHED"
 
 
 def metrics(found: Record) -> dict[str, float]:

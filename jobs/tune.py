@@ -103,7 +103,7 @@ def _try_all(found: Search, progress: Progress) -> None:
         return
     start.start()
     on_termination()
-    room = start.room(spec.cluster, spec.training.pinned, left, start.nodes())
+    room = start.room(spec.cluster, spec.training.pinned, left, start.nodes(), grows=start.grows())
     progress.say(f"tune     {left} trials of {spec.ensemble.members} members, {room.slots} at the same time, "
                  f"{room.cpus} threads" + (f" and {room.gpus:g} GPUs each" if room.gpus else " each"))  # fmt: skip
     source = Source.of(found.plan.data, spec.data)

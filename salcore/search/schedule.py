@@ -5,7 +5,8 @@ of all trials before it but the latest `search.ahead`, so that what is proposed 
 nor on when a search was killed. Proposals are kept in `search.json`, and hold once they are made.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -36,7 +37,7 @@ class Schedule:
     """The trials of a search, as far as they are known, and which of them are over, found on storage.
 
     `spec` is that of the search, with every default written out. `propose` is asked where settings are not known
-    beforehand.
+    beforehand, and by `trial` alone. Threads may ask at the same time: one for trials, others for what there is.
     """
 
     def __init__(self, spec: Spec, data: Data, store: Store, propose: Propose) -> None:
@@ -45,31 +46,41 @@ class Schedule:
         self._known = settings(spec.search)
         self._trials: dict[int, Trial] = {}
         self._over: dict[str, Record] = {}
+        self._lock = threading.RLock()
 
     def __len__(self) -> int:
         return 1 + (self.spec.search.trials if self._known is None else len(self._known))
 
     def trial(self, place: int) -> Trial | None:
         """The trial at a place; None while its setting depends on trials that are not over."""
-        if place not in self._trials:
-            setting = self._setting(place) if place else None
-            if place and setting is None:
-                return None
-            self._trials[place] = Trial.of(setting, self.spec, self._data, self.store)
-        return self._trials[place]
+        with self._lock:
+            if place not in self._trials:
+                setting = self._setting(place) if place else None
+                if place and setting is None:
+                    return None
+                self._trials[place] = Trial.of(setting, self.spec, self._data, self.store)
+            return self._trials[place]
+
+    def known(self) -> list[Trial]:
+        """The trials whose settings are known by now, in order: nothing is proposed."""
+        with self._lock:
+            count = 1 + len(self._proposals if self._known is None else self._known)
+            trials = [self.trial(place) for place in range(min(count, len(self)))]
+        return [trial for trial in trials if trial is not None]
 
     def over(self, trial: Trial) -> Record | None:
         """The record of a trial that is over; None if it is still to be done, or to be gone on with."""
-        if trial.name not in self._over:
-            found = over(trial, self._data)
-            if found is None or (found.state == "stopped" and not self.spec.search.asha):
-                return None
-            self._over[trial.name] = found
-        return self._over[trial.name]
+        with self._lock:
+            if trial.name not in self._over:
+                found = over(trial, self._data)
+                if found is None or (found.state == "stopped" and not self.spec.search.asha):
+                    return None
+                self._over[trial.name] = found
+            return self._over[trial.name]
 
     def records(self) -> list[Record]:
         """The records of the trials that are over, in order."""
-        return [record for record in self._records(len(self)) if record is not None]
+        return [record for record in map(self.over, self.known()) if record is not None]
 
     def forget_failed(self) -> None:
         """Have the trials that failed done again."""
@@ -77,12 +88,6 @@ class Schedule:
             if found.state == "failed":
                 self.store.child(f"{FOLDER}/{found.name}").delete(RECORD)
                 del self._over[found.name]
-
-    def _records(self, count: int) -> Iterator[Record | None]:
-        """The records of the first `count` trials; None for one that is not over, or not known."""
-        for place in range(count):
-            trial = self.trial(place)
-            yield None if trial is None else self.over(trial)
 
     def _setting(self, place: int) -> Setting | None:
         if self._known is not None:
@@ -94,7 +99,7 @@ class Schedule:
 
     def _tried(self, place: int) -> list[Tried] | None:
         """The results that the setting at a place is proposed from; None while one of them is not there yet."""
-        records = list(self._records(max(0, place - self.spec.search.ahead)))
+        records = [self.over(trial) for trial in self.known()[: max(0, place - self.spec.search.ahead)]]
         found = [record for record in records if record is not None]
         if len(found) < len(records):
             return None

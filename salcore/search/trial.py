@@ -75,12 +75,13 @@ def run(
     The last one says how the trial ended, and stands on storage; those before say what the trial would be if it were
     stopped there, with numbers only where `search.asha` asks for them. What is on storage already is not done again.
     `standard` is the folder of standard training. Whatever the trial raises fails it: the reason is in its record.
-    Raises OSError if storage fails. The folder must hold the trial's spec.yaml.
+    Raises OSError if storage fails, and torch.AcceleratorError if the GPU does: it takes no more work of this process.
+    The folder must hold the trial's spec.yaml.
     """
     try:
         yield from _members_in_turn(trial, search, data, standard, device)
-    except OSError:
-        raise  # storage, not this trial: the whole search must hear of it
+    except (OSError, torch.AcceleratorError):
+        raise  # not this trial: whoever runs the others must hear of it
     except Exception as error:
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         yield fail(trial, reason)

@@ -17,7 +17,7 @@ def describe(model: type[BaseModel] = Spec, prefix: str = "") -> Iterator[tuple[
         key = f"{prefix}{field.alias or name}"
         inner = _section(field)
         if inner is None or field.default is None:
-            yield key, _default(field), _unit(field), field.description or ""
+            yield key, _default(field, prefix.rstrip(".")), _unit(field), field.description or ""
         if inner is not None:
             yield from describe(inner, f"{key}.")
 
@@ -29,7 +29,9 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
     return kind if not others and isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
-def _default(field: FieldInfo) -> str:
+def _default(field: FieldInfo, section: str) -> str:
+    if field.is_required():
+        return f"(required where {section} is given)"
     value = field.default
     if isinstance(value, tuple):
         items = ", ".join(item.folder if isinstance(item, MethodSpec) else str(item) for item in value)

@@ -18,15 +18,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event
 
-from jobs import table_forwarding
-from jobs.forwarding import PARENT, Ending, Tracked
+from jobs import searches, table_forwarding
+from jobs.forwarding import PARENT, REASON, Ending, Tracked
 from jobs.records import MAY_CHANGE, VALUE_LIMIT, settings
 from jobs.tracking import Server, Tracker, client, forwarder_of, tracking_uri
+from jobs.trial_forwarding import STATE, TrialForwarder
 from salcore import layout
 from salcore.errors import UserError
 from salcore.layout import member_file
 from salcore.member_files import FAILED, HISTORY, RECORD
 from salcore.members import plan, recipe
+from salcore.search import Record, Setting, Trial, fail, record
 from salcore.spec import describe, parse
 from salcore.storage import Store
 
@@ -211,6 +213,15 @@ def test_a_run_stands_as_promised(scene):
     assert (artifacts / layout.SUMMARY).read_bytes() == b"rows"
     assert b"secret" not in (artifacts / layout.SPEC).read_bytes()
     assert not (artifacts / layout.REPORT).exists()
+
+
+def test_specs_are_uploaded_without_the_password_of_the_server(scene):
+    specs = (layout.SPEC, searches.CHOSEN)
+    for name in specs:
+        scene.store.write(name, b"tracking: {uri: 'https://ann:secret@host'}")
+    scene.forwarder().forward(Ending(status="FINISHED", artifacts=searches.ARTIFACTS))
+    artifacts = Path(scene.runs()[0].info.artifact_uri.removeprefix("file://"))
+    assert [(artifacts / name).read_text() for name in specs] == ["tracking: {uri: 'https://host'}"] * 2
 
 
 def test_the_times_of_epochs_are_those_of_training(scene):
@@ -531,6 +542,52 @@ def test_the_table_stands_whichever_call_fails(uri, folder, when):
         assert [row[:2] for row in scene.table()] == [("0", "FINISHED"), ("1", "FINISHED")]
         assert scene.points(scene.runs()[0], "snr/gradient") == [(2, 0.5)]
         assert scene.statuses() == ("FINISHED", [])
+
+
+def retry(scene, faults):
+    """A trial that failed, was retried while the server was away, and failed of something else or finished."""
+    setting = Setting(mask_fraction=0.5, weight=1.0)
+    where = scene.store.child(f"trials/{setting.name}")
+    trial = Trial(name=setting.name, setting=setting, spec=scene.spec, store=where, fingerprint="of the trial")
+    faulty = Faulty(scene.client, {})
+
+    def forward():
+        while True:
+            try:
+                server = Server(faulty, scene.uri)
+                forwarder = TrialForwarder(server, scene.tracked, trials=lambda: [trial], outcome=lambda: None)
+                return forwarder.forward(RESULTS)
+            except Fault:
+                pass
+
+    def stands():
+        found = scene.runs()[1][trial.name]
+        return found.info.status, found.data.tags[STATE], found.data.tags.get(REASON)
+
+    fail(trial, "no memory")
+    forward()
+    assert stands() == ("FAILED", "failed", "no memory")
+    before = faulty.calls
+    faulty.faults = {before + number: fault for number, fault in faults.items()}
+    fail(trial, "diverged")
+    forward()
+    assert stands() == ("FAILED", "failed", "diverged")
+    finished = Record(name=trial.name, setting=setting, fingerprint=trial.fingerprint, state="finished")
+    record.write(where, finished)
+    forward()
+    assert stands() == ("FINISHED", "finished", None)
+    return faulty.calls - before
+
+
+def test_a_trial_that_was_retried_while_the_server_was_away_is_told_anew(scene):
+    retry(scene, {})
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_trial_stands_as_it_ended_whichever_call_fails(uri, folder, when):
+    calls = retry(Scene(uri, folder), {})
+    for number in range(calls):
+        retry(Scene(uri, folder), {number: when})
 
 
 def test_an_outage_is_told_once_and_loses_nothing(scene):

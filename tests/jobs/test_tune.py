@@ -11,7 +11,11 @@ import pytest
 import yaml
 
 import salcore
+from cluster.start import Room
+from jobs import searches, tune
+from jobs.command import read
 from jobs.ensemble import ensemble
+from jobs.progress import Progress
 from jobs.status import status
 from jobs.tracking import client
 from jobs.tune import tune_
@@ -218,3 +222,39 @@ def test_a_plan_tells_of_the_trials_and_does_nothing(job, place, tmp_path):
     assert "grid: 3 trials, standard training among them; 0 are over" in told.out
     assert "accuracy_drop of gradient (lower is better)" in told.out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_has_nothing_proposed(job, place, tmp_path):
+    (place / "search.yaml").write_text(SEARCH)
+    told = job(tune_, "search.yaml", "search={algorithm: optuna, trials: 2}", "--plan", "--run-dir", tmp_path / "run")
+    assert told.status == 0, told.err
+    assert "optuna: 3 trials" in told.out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def checked(tmp_path, monkeypatch) -> Callable[..., searches.Search]:
+    """A function from overrides to a checked search, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "search.yaml").write_text(SEARCH)
+    return lambda *overrides: searches.checked(read("tune", "", ["search.yaml", *overrides, "--run-dir", "run"]))
+
+
+def test_on_a_head_that_holds_no_work_trials_ask_for_nodes(checked, monkeypatch):
+    rooms = []
+    monkeypatch.setattr(tune.start, "start", lambda: None)
+    monkeypatch.setattr(tune.start, "nodes", lambda: [{"memory": 1e9}])
+    monkeypatch.setattr(tune.start, "grows", lambda: True)
+    monkeypatch.setattr(tune, "on_termination", lambda: None)
+    monkeypatch.setattr(tune.Source, "of", lambda data, spec: None)
+    monkeypatch.setattr(tune.tune, "search", lambda schedule, source, room, *rest, **names: rooms.append(room) or [])
+    tune._try_all(checked("cluster.gpus_per_slot=1", "cluster.slots=2"), Progress())
+    assert rooms == [Room(slots=2, cpus=1, gpus=1.0)]
+
+
+def test_what_was_begun_is_known_without_a_proposal(checked, tmp_path):
+    found = checked("search={algorithm: optuna, trials: 2}")
+    assert found.begun() == []
+    assert not (tmp_path / "run").exists()
+    found.begin(found.schedule.trial(0))
+    assert [trial.name for trial in found.begun()] == ["standard"]

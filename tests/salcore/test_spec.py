@@ -98,6 +98,7 @@ def test_every_leaf_is_described_with_default_and_meaning():
     assert rows["training.augment.flip"][0] == "false"
     assert rows["attribution.methods"][0] == "[gradient]"
     assert rows["ensemble.vary"][0] == "[init, order, augment, model, masking]"
+    assert rows["ensemble.until.width"][0] == "(required where ensemble.until is given)"
 
 
 @pytest.mark.parametrize(

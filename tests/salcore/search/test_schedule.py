@@ -1,5 +1,7 @@
 """Which trials there are, and which of them are over. Trials are not run: their records are written by hand."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -155,6 +157,36 @@ def test_proposals_hold_once_they_are_made(searching, record):
     longer = searching("algorithm: optuna, trials: 5, ahead: 0")
     assert names(longer)[:5] == names(found)
     assert len(longer.records()) == 5
+
+
+def test_who_looks_at_a_search_has_nothing_proposed(searching, record):
+    """MLflow's thread, the progress and a plan ask what there is while Tune's thread asks for the next trial."""
+    found = searching("algorithm: optuna, trials: 4, ahead: 0")
+    assert [trial.name for trial in found.known()] == ["standard"]
+    finish(found.trial(0), record)
+    assert len(found.records()) == 1
+    assert not found.store.exists(schedule.PROPOSALS)
+    first = found.trial(1)
+    again = searching("algorithm: optuna, trials: 4, ahead: 0")
+    assert [trial.name for trial in again.known()] == ["standard", first.name], "proposed before the search was killed"
+    assert again._propose.calls == []
+    grid = searching("mask_fraction: [0.5], weight: [1, 2]", "grid")
+    assert [trial.name for trial in grid.known()] == ["standard", "k0.5-lambda1", "k0.5-lambda2"]
+
+
+def test_threads_that_ask_at_the_same_time_get_the_same_trial(searching):
+    found = searching("algorithm: optuna, trials: 1")
+    asked = found._propose
+
+    def slow(*given):
+        time.sleep(0.1)
+        return asked(*given)
+
+    found._propose = slow
+    with ThreadPoolExecutor(4) as threads:
+        trials = list(threads.map(found.trial, [1] * 4))
+    assert len(asked.calls) == 1
+    assert len({id(trial) for trial in trials}) == 1
 
 
 def test_what_failed_is_told_as_failed_and_what_loses_too_much_accuracy_as_the_worst(searching, record):

@@ -16,6 +16,7 @@ from salcore.complete import complete
 from salcore.data import load
 from salcore.faithfulness import measure, over_members
 from salcore.search import Setting, Trial, over, record, run
+from salcore.search import trial as trials
 from salcore.spec import parse
 from salcore.storage import Store
 
@@ -186,6 +187,19 @@ def test_storage_that_fails_is_not_the_trial_s_fault(trial, digits, tmp_path, mo
 
     monkeypatch.setattr(Store, "write_parquet", full)
     with pytest.raises(OSError, match="No space"):
+        list(run(found, search, digits))
+    assert record.read(found.store) is None
+
+
+def test_a_gpu_that_fails_is_not_the_trial_s_fault(trial, digits, tmp_path, monkeypatch):
+    """It takes no more work of this process: the trials that follow would all fail by it."""
+    found, search = trial(tmp_path)
+
+    def dead(*_, **__):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(trials, "train_member", dead)
+    with pytest.raises(torch.AcceleratorError):
         list(run(found, search, digits))
     assert record.read(found.store) is None
 
