@@ -22,7 +22,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
-from cluster.errors import Broken
+from cluster.errors import Broken, unusable
 from cluster.source import Source
 from cluster.start import Room
 from salcore.device import pin
@@ -160,8 +160,7 @@ def _trial(config: dict[str, Any], work: _Work) -> None:
             score = {"score": found.scores[-1]} if found.scores and found.scores[-1] == found.scores[-1] else {}
             tune.report({"members": len(found.members), "record": found.to_json(), **score})
     except OSError as error:
-        reason = f"storage cannot be used ({error}): make room or mend it, then run the same command"
-        tune.report({"broken": reason})
+        tune.report({"broken": unusable(error)})
     except torch.AcceleratorError as error:
         tune.report({"lost": (str(error) or repr(error)).splitlines()[0]})
         raise  # Tune keeps no process whose function raised: another one goes on, unless it was the last attempt

@@ -9,7 +9,7 @@ from cluster import start, tune
 from cluster.errors import Broken
 from cluster.source import Source
 from jobs import command, searches
-from jobs.command import Command, on_termination
+from jobs.command import Command
 from jobs.console import libraries_write_to
 from jobs.lock import Lock
 from jobs.outcome import where
@@ -102,7 +102,6 @@ def _try_all(found: Search, progress: Progress) -> None:
     if not left:
         return
     start.start()
-    on_termination()
     room = start.room(spec.cluster, spec.training.pinned, left, start.nodes(), grows=start.grows())
     progress.say(f"tune     {left} trials of {spec.ensemble.members} members, {room.slots} at the same time, "
                  f"{room.cpus} threads" + (f" and {room.gpus:g} GPUs each" if room.gpus else " each"))  # fmt: skip
