@@ -86,8 +86,14 @@ def prepare(command: Command, data: Data | None = None) -> Plan:
                 f"a section (parameters={{}} will do), as {method.folder} is standardised over its held-out split"
             )
             raise UserError("parameters", expected, None)
-    if borrowed.is_borrowed(command.store):
-        return _borrowed(command)
+    plan = _borrowed(command) if borrowed.is_borrowed(command.store) else _own(command, data)
+    parse(resolved(plan))  # as every later command will
+    return plan
+
+
+def _own(command: Command, data: Data | None) -> Plan:
+    """The plan of a run that trains its members, or takes them from files."""
+    spec = command.spec
     until.method(spec)
     data = load(spec.data) if data is None else data
     tokens = data.kind == "text" and data.vectors is None
