@@ -12,6 +12,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from jobs.compare import compare
 from jobs.ensemble import ensemble
 from jobs.explain import explain
 from jobs.status import status
@@ -158,6 +159,14 @@ def test_unwritable_directory(refuse, spec, tmp_path):
 def test_relative_directory_inside_a_ray_job(refuse, spec, monkeypatch):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert "absolute" in refuse("--run-dir", ensemble, spec, run_dir="runs/mine")
+
+
+def test_relative_page_inside_a_ray_job(job, monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    for page in ([], ["--page", "mine.html"]):
+        finished = job(compare, "/one", "/two", *page)
+        assert finished.status == 2
+        assert finished.err.startswith("error: --page: expected an absolute "), finished.err
 
 
 # Data

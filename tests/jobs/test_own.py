@@ -271,6 +271,9 @@ def test_compare(whole, copy, ray_cluster, job, tmp_path):
     assert str(page) in finished.out
     assert "gradient" in page.read_text()
     assert not re.search(r"(?:src|href)\s*=\s*[\"']?(?:https?:)?//", page.read_text())
+    stored = job(compare, whole[0], copy, "--page", (tmp_path / "stored" / "compare.html").as_uri())
+    assert stored.status == 0, stored.err
+    assert (tmp_path / "stored" / "compare.html").read_text() == page.read_text()
     refused = job(compare, whole[0])
     assert refused.status == 2
     assert refused.err.count("\n") == 1
