@@ -76,8 +76,11 @@ class Plan:
         return {index: reason for index, reason in reasons.items() if reason}
 
 
-def prepare(command: Command, data: Data | None = None) -> Plan:
-    """Load and check all that the command needs; `data` is the spec's, where it is loaded already. Raises UserError."""
+def prepare(command: Command, data: Data | None = None, *, search: bool = False) -> Plan:
+    """Load and check all that the command needs. Raises UserError.
+
+    `data` is the spec's, where it is loaded already; with `search` the directory may be that of a search.
+    """
     spec = command.spec
     for method in spec.attribution.methods:
         check_settings(method.name, method.settings)
@@ -86,12 +89,12 @@ def prepare(command: Command, data: Data | None = None) -> Plan:
                 f"a section (parameters={{}} will do), as {method.folder} is standardised over its held-out split"
             )
             raise UserError("parameters", expected, None)
-    plan = _borrowed(command) if borrowed.is_borrowed(command.store) else _own(command, data)
+    plan = _borrowed(command) if borrowed.is_borrowed(command.store) else _own(command, data, search)
     parse(resolved(plan))  # as every later command will
     return plan
 
 
-def _own(command: Command, data: Data | None) -> Plan:
+def _own(command: Command, data: Data | None, search: bool) -> Plan:
     """The plan of a run that trains its members, or takes them from files."""
     spec = command.spec
     until.method(spec)
@@ -110,7 +113,7 @@ def _own(command: Command, data: Data | None) -> Plan:
     spec = _with_threads(spec, data, command.store)
     planned = members.plan(spec, data.digest)
     fingerprint = members.recipe(spec, data.digest)
-    _check_directory(command.store, spec, fingerprint)
+    _check_directory(command.store, spec, fingerprint, search)
     _check_members(command.store, planned)
     plan = Plan(spec=spec, store=command.store, data=data, members=planned, fingerprint=fingerprint)
     return plan.looked(_looks(plan, retry_failed=command.retry_failed)) if spec.ensemble.until else plan
@@ -201,14 +204,17 @@ def _check_target(spec: Spec, data: Data) -> None:
         raise UserError("attribution.target", expected, target)
 
 
-def _check_directory(store: Store, spec: Spec, fingerprint: str) -> None:
-    """Refuse a directory whose members would differ; say in what."""
+def _check_directory(store: Store, spec: Spec, fingerprint: str, search: bool) -> None:
+    """Refuse a directory of something else, or whose members would differ; say in what."""
     if not store.exists(layout.SPEC):
         return
     text = store.read(layout.SPEC)
     marks = fingerprints(text)
     if "sallm" in marks:
         raise UserError("--run-dir", f"a new folder, or one of the runs in {store}, which python -m jobs.sallm made")
+    if "search" in marks and not search:
+        chosen = f"python -m jobs.ensemble {store.path('chosen.yaml')} trains the setting that it chose"
+        raise UserError("--run-dir", f"a new folder; {store} holds a search: {chosen}")
     if marks.get("member") in {fingerprint, None}:
         return
     changed = [key for key in _differences(parse(text).to_dict(), spec.to_dict()) if _makes_members(key)]
