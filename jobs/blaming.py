@@ -88,13 +88,22 @@ def metrics(plan: Plan) -> dict[str, float]:
 
 def finished(plan: Plan) -> bool:
     """Whether storage holds all that both stages would make."""
+    return profiled(plan) and blamed(plan)
+
+
+def profiled(plan: Plan) -> bool:
+    """Whether storage holds every shard of profiles, and the manifests say so."""
     if plan.spec.parameters is None:
         return True
-    marks, members = Marks(plan.spec, plan.data, plan.members), plan.trained()
-    found = inventory.profiles(plan.store, marks, members)
-    if found.missing or found.problems or not _settled(plan, found):
-        return False
-    return not inventory.lacking(plan.store, marks, members)
+    found = inventory.profiles(plan.store, Marks(plan.spec, plan.data, plan.members), plan.trained())
+    return not found.missing and not found.problems and _settled(plan, found)
+
+
+def blamed(plan: Plan) -> bool:
+    """Whether storage holds the tables of every experiment."""
+    if plan.spec.parameters is None:
+        return True
+    return not inventory.lacking(plan.store, Marks(plan.spec, plan.data, plan.members), plan.trained())
 
 
 def _profile(session: Session, found: Found) -> None:

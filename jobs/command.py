@@ -113,11 +113,11 @@ def read(program: str, description: str, arguments: Sequence[str]) -> Command:
     )
 
 
-def check_lasting(directory: str) -> None:
-    """Refuse a run directory that would vanish with the job that it is written by. Raises UserError."""
-    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") and not (is_remote(directory) or Path(directory).is_absolute()):
-        expected = "an absolute folder or a URI inside a Ray job, whose working directory is a temporary copy"
-        raise UserError("--run-dir", expected, directory)
+def check_lasting(place: str, option: str = "--run-dir") -> None:
+    """Refuse a place for results that would vanish with the job that writes them. Raises UserError."""
+    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") and not (is_remote(place) or Path(place).is_absolute()):
+        expected = "an absolute path or a URI inside a Ray job, whose working directory is a temporary copy"
+        raise UserError(option, expected, place)
 
 
 def find_spec(source: str, overrides: Sequence[str] = ()) -> tuple[Spec, str | None]:

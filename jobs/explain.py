@@ -20,8 +20,7 @@ def explain(argv: Sequence[str] | None = None) -> int:
 def act(asked: Command) -> int:
     """Explain; with other data than the members', into a new directory."""
     if asked.ensemble_of is not None:
-        borrow(asked)
-        return session.run(asked, ("explain", "reduce", "report"))
+        return session.carry_out(asked, borrow(asked), ("explain", "reduce", "report"))
     return session.run(asked, ("profile", "explain"))
 
 

@@ -102,6 +102,8 @@ def _kept(spec: Spec, told: str) -> str:
 
 def _origin(plan: Plan) -> str:
     spec, missing = plan.spec, len(plan.untrained())
+    if plan.lender is not None:
+        return f"those of {plan.lender}; {missing} to copy"
     if spec.ensemble.weights:
         return f"from your own files; {missing} to read"
     return f"{spec.training.objective}, {spec.training.epochs} epochs; {missing} to train"

@@ -18,6 +18,7 @@ from salcore.data.part import text_digests
 from salcore.errors import UserError
 from salcore.member_files import failed, standing, trained
 from salcore.members import Member
+from salcore.runs import Run
 from salcore.spec import Spec, fingerprints, parse
 from salcore.storage import Store
 
@@ -27,7 +28,7 @@ class Plan:
     """A checked run: its spec, data and members, and the fingerprint that its directory is known by.
 
     With `ensemble.until`, `rounds` are the looks taken so far, and `members` are all that there may be until the looks
-    have settled how many there are.
+    have settled how many there are. `lender` is the run whose members are copied when this one begins.
     """
 
     spec: Spec
@@ -36,6 +37,7 @@ class Plan:
     members: tuple[Member, ...]
     fingerprint: str
     rounds: tuple[until.Round, ...] = ()
+    lender: Store | None = None
 
     @property
     def decision(self) -> until.Decision | None:
@@ -79,8 +81,12 @@ class Plan:
         return {index: reason for index, reason in reasons.items() if reason}
 
 
-def prepare(command: Command, data: Data | None = None) -> Plan:
-    """Load and check all that the command needs; `data` is the spec's, where it is loaded already. Raises UserError."""
+def prepare(command: Command, data: Data | None = None, *, search: bool = False, lender: Run | None = None) -> Plan:
+    """Load and check all that the command needs. Raises UserError.
+
+    `data` is the spec's, where it is loaded already; with `search` the directory may be that of a search; with a
+    `lender` the run is of that one's members.
+    """
     spec = command.spec
     for method in spec.attribution.methods:
         check_settings(method.name, method.settings)
@@ -89,8 +95,17 @@ def prepare(command: Command, data: Data | None = None) -> Plan:
                 f"a section (parameters={{}} will do), as {method.folder} is standardised over its held-out split"
             )
             raise UserError("parameters", expected, None)
-    if borrowed.is_borrowed(command.store):
-        return _borrowed(command)
+    if lender is not None or borrowed.is_borrowed(command.store):
+        plan = _borrowed(command, lender)
+    else:
+        plan = _own(command, data, search)
+    parse(resolved(plan))  # as every later command will
+    return plan
+
+
+def _own(command: Command, data: Data | None, search: bool) -> Plan:
+    """The plan of a run that trains its members, or takes them from files."""
+    spec = command.spec
     until.method(spec)
     data = load(spec.data) if data is None else data
     tokens = data.kind == "text" and data.vectors is None
@@ -107,7 +122,7 @@ def prepare(command: Command, data: Data | None = None) -> Plan:
     spec = _with_threads(spec, data, command.store)
     planned = members.plan(spec, data.digest)
     fingerprint = members.recipe(spec, data.digest)
-    _check_directory(command.store, spec, fingerprint)
+    _check_directory(command.store, spec, fingerprint, search)
     _check_members(command.store, planned)
     plan = Plan(spec=spec, store=command.store, data=data, members=planned, fingerprint=fingerprint)
     return plan.looked(_looks(plan, retry_failed=command.retry_failed)) if spec.ensemble.until else plan
@@ -130,15 +145,19 @@ def _looks(plan: Plan, *, retry_failed: bool) -> Iterator[until.Round]:
             yield each
 
 
-def _borrowed(command: Command) -> Plan:
-    """The plan of a run that explains other data with members copied from a finished run."""
+def _borrowed(command: Command, lender: Run | None) -> Plan:
+    """The plan of a run that explains other data with members copied from a finished run, or still to be copied."""
     spec = command.spec.model_copy(update={"parameters": None})  # these data have no split held out
     for method in spec.attribution.methods:
         if takes_statistics(method.name, method.settings):
             expected = "methods that need no held-out samples, which another run's members do not bring"
             raise UserError("attribution.methods", expected, method.folder)
-    data = borrowed.data_of(spec, command.store)
-    planned = borrowed.members_of(spec, command.store)
+    home = command.store if lender is None else lender.store
+    data = borrowed.data_of(spec, home)
+    planned = borrowed.members_of(spec, home)
+    if lender is not None:
+        planned = tuple(member for member in planned if member.index in lender.members)
+        borrowed.check(command.store, planned, home)
     changes: dict[str, Any] = {"data": spec.data.model_copy(update={"eval_samples": len(data.evaluation)})}
     if spec.training.threads == "auto":  # nothing is trained
         changes["training"] = spec.training.model_copy(update={"threads": 1})
@@ -150,7 +169,10 @@ def _borrowed(command: Command) -> Plan:
         changes["ensemble"] = spec.ensemble.model_copy(update={"until": None, "members": count, "weights": files})
     spec = spec.model_copy(update=changes)
     fingerprint = members.fingerprint([member.fingerprint for member in planned])
-    return Plan(spec=spec, store=command.store, data=data, members=planned, fingerprint=fingerprint)
+    return Plan(
+        spec=spec, store=command.store, data=data, members=planned, fingerprint=fingerprint,
+        lender=None if lender is None else lender.store,
+    )  # fmt: skip
 
 
 def resolved(plan: Plan) -> str:
@@ -164,7 +186,9 @@ def resolved(plan: Plan) -> str:
 
 
 def begin(plan: Plan) -> None:
-    """Write what a run is before any work on it: its spec, and the tokenizer of its texts."""
+    """Write what a run is before any work on it: members that it borrows, its spec, and the tokenizer of its texts."""
+    if plan.lender is not None:
+        borrowed.copy(plan.store, plan.members, plan.lender)
     plan.store.write(layout.SPEC, resolved(plan).encode())
     if plan.data.tokenizer is not None:
         plan.store.write(layout.TOKENIZER, plan.data.tokenizer.encode())
@@ -198,14 +222,17 @@ def _check_target(spec: Spec, data: Data) -> None:
         raise UserError("attribution.target", expected, target)
 
 
-def _check_directory(store: Store, spec: Spec, fingerprint: str) -> None:
-    """Refuse a directory whose members would differ; say in what."""
+def _check_directory(store: Store, spec: Spec, fingerprint: str, search: bool) -> None:
+    """Refuse a directory of something else, or whose members would differ; say in what."""
     if not store.exists(layout.SPEC):
         return
     text = store.read(layout.SPEC)
     marks = fingerprints(text)
     if "sallm" in marks:
         raise UserError("--run-dir", f"a new folder, or one of the runs in {store}, which python -m jobs.sallm made")
+    if "search" in marks and not search:
+        chosen = f"python -m jobs.ensemble {store.path('chosen.yaml')} trains the setting that it chose"
+        raise UserError("--run-dir", f"a new folder; {store} holds a search: {chosen}")
     if marks.get("member") in {fingerprint, None}:
         return
     changed = [key for key in _differences(parse(text).to_dict(), spec.to_dict()) if _makes_members(key)]

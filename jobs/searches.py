@@ -87,7 +87,7 @@ def checked(asked: Command) -> Search:
         raise UserError(
             "search.layers", "null, as only training.objective=attention teaches layers", spec.search.layers
         )
-    plan = prepare(replace(asked, spec=shared(spec)))
+    plan = prepare(replace(asked, spec=shared(spec)), search=True)
     fill_for(plan.data.kind, plan.spec.training.guidance.fill)
     for layers in plan.spec.search.layers or ():
         attention = plan.spec.training.attention.model_copy(update={"layers": layers})

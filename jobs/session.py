@@ -16,6 +16,7 @@ from jobs.stages import Session
 from jobs.tracking import Tracker, tracking_uri
 from salcore import inventory, layout, until
 from salcore.errors import UserError
+from salcore.spec import value_of
 
 ALL = ("train", "profile", "explain", "reduce", "blame", "report")
 """Every stage of a run. Profiles and blame are nothing where the spec has no section `parameters`."""
@@ -42,9 +43,9 @@ def carry_out(asked: Command, plan: Plan, wanted: Sequence[str] = ALL) -> int:
             print(f"nothing to do: {plan.store} is finished ({len(plan.trained())} members{outcome.stopped(plan)})")
             return status(plan)
         print(describe(plan, map_shapes(plan)), flush=True)
+        for name in _outdated(plan, wanted, retry_failed=asked.retry_failed):
+            plan.store.delete(name)  # before anything is done: a run that dies must not look finished
         begin(plan)
-        for name in (layout.SUMMARY, layout.REPORT, layout.BLAME):
-            plan.store.delete(name)  # out of date from here on: a run that dies must not look finished
         return _do(asked, plan, wanted, uri)
 
 
@@ -110,18 +111,39 @@ def finished(plan: Plan, wanted: Sequence[str], *, retry_failed: bool = False) -
         return False
     if not plan.store.exists(layout.SPEC) or plan.store.read(layout.SPEC) != resolved(plan).encode():
         return False
+    if "profile" in wanted and plan.trained() and not blaming.profiled(plan):
+        return False
     if "explain" in wanted:
         found = inventory.take(plan.store, plan.spec, plan.data, plan.trained())
-        if found.missing or found.problems or any(True for _ in stages.ranges_to_reduce(plan, found)):
+        if found.missing or found.problems:
+            return False
+        if "reduce" in wanted and any(True for _ in stages.ranges_to_reduce(plan, found)):
             return False
         found.write()  # of a run that was copied, say, whose files have new times
-    if "blame" in wanted and plan.trained() and not blaming.finished(plan):
+    if "blame" in wanted and plan.trained() and not blaming.blamed(plan):
         return False
     if "reduce" in wanted and plan.trained() and not plan.store.exists(layout.SUMMARY):
         return False
     if "report" not in wanted:
         return True
     return plan.store.exists(layout.REPORT) and (plan.spec.parameters is None or plan.store.exists(layout.BLAME))
+
+
+def _outdated(plan: Plan, wanted: Sequence[str], *, retry_failed: bool) -> tuple[str, ...]:
+    """The results that these stages will write, and all of them where they are of another spec or of fewer members."""
+    summary, pages = (layout.SUMMARY,), (layout.REPORT, layout.BLAME)
+    if plan.undecided or plan.untrained(retry_failed=retry_failed) or not _of_this_spec(plan):
+        return summary + pages
+    return summary * ("reduce" in wanted) + pages * ("report" in wanted)
+
+
+def _of_this_spec(plan: Plan) -> bool:
+    """Whether the directory is of a spec with the same results: it may differ in slots, say, or in its name."""
+    if not plan.store.exists(layout.SPEC):
+        return False
+    before, now = (value_of("spec", text) for text in (plan.store.read(layout.SPEC), resolved(plan)))
+    parts = ("fingerprints", "parameters")
+    return isinstance(before, dict) and all(before.get(part) == now.get(part) for part in parts)
 
 
 def status(plan: Plan) -> int:

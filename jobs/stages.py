@@ -145,6 +145,8 @@ def statistics(session: Session, found: inventory.Inventory) -> pa.Table:
     plan = session.plan
     work = list(ranges_to_reduce(plan, found))
     if work:
+        for name in (layout.REPORT, layout.BLAME):
+            plan.store.delete(name)  # they show the statistics that were
         with session.timed("reduce"):
             log = Log(plan.store, "reduce")
             if plan.spec.attribution.keep_maps:

@@ -43,6 +43,7 @@ def act(arguments: list[str]) -> int:
     home = given.run_dir or f"runs/{given.name}{'_full' * (given.preset == 'full')}"
     command.check_lasting(home)
     store, folder = Store(home), given.ensembles or f"{home.rstrip('/').rpartition('/')[0] or '.'}/ensembles"
+    command.check_lasting(folder, "--ensembles")
     asked = ensembles.plan(specs, folder, retry_failed=given.retry_failed)
     if given.plan:
         print(ensembles.told(asked))

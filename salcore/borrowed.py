@@ -1,16 +1,18 @@
 """Run directories whose members are copies from another run: they explain data that the members never saw."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import yaml
 
 from salcore import layout
 from salcore.data import Data, find
 from salcore.data.own import as_evaluation
-from salcore.errors import Damaged
-from salcore.member_files import RECORD, read_record
+from salcore.errors import Damaged, UserError
+from salcore.layout import member_file
+from salcore.member_files import HISTORY, RECORD, WEIGHTS, read_record, trained
 from salcore.members import Member
 from salcore.spec import Spec
 from salcore.storage import Store
@@ -51,6 +53,27 @@ def members_of(spec: Spec, store: Store) -> tuple[Member, ...]:
         )
         for record in _records(store)
     )
+
+
+def check(store: Store, members: Sequence[Member], lender: Store) -> None:
+    """Refuse a directory that holds a member which is not one of these, the lender's. Raises UserError."""
+    known = {member.index: member.fingerprint for member in members}
+    if any(known.get(record["index"]) != record["fingerprint"] for record in _records(store)):
+        raise UserError("--run-dir", f"a new folder; {store} holds members that are not those of {lender}")
+
+
+def copy(store: Store, members: Sequence[Member], lender: Store) -> None:
+    """Copy the members that a directory lacks, each one's record last, and say there whose they are. Raises UserError.
+
+    The directory is one's own by now, and checked once more: another command may have had it since it was planned.
+    """
+    check(store, members, lender)
+    for member in members:
+        if not trained(store, member):
+            for name in (WEIGHTS, HISTORY, RECORD):
+                file = member_file(member.index, name)
+                store.write(file, lender.read(file))
+    store.write(layout.BORROWED, yaml.safe_dump({"ensemble_of": str(lender)}).encode())
 
 
 def _records(store: Store) -> Iterator[dict[str, Any]]:

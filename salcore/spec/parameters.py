@@ -20,7 +20,9 @@ class ParametersSpec(Part):
     """Parameter-space saliency (Levin et al., 2021): `python -m jobs.parameters` adds it to a run."""
 
     held_out: Split = told("split that standardises the profiles, and whose mistakes are studied", default="validation")
-    independent: Split = told("another split, in which a mistake's neighbours are searched", default="evaluation")
+    independent: Split = told(
+        "another split, in which a mistake's neighbours are searched", default="evaluation", validate_default=True
+    )
     linear: bool = told("count rows of linear layers as filters too", default=False)
     mistakes: int | None = told(
         "study so many misclassified samples of each member, drawn at random; null: all", "samples", default=300, ge=1

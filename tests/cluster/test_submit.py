@@ -127,7 +127,7 @@ def test_a_stranger_s_token_is_refused(head):
 def test_a_run_directory_that_would_vanish_with_the_job_is_refused(head, program):
     done = head.submit("python", "-m", f"jobs.{program}", "digits", *SMALL)
     assert done.returncode != 0
-    assert "error: --run-dir: expected an absolute folder or a URI inside a Ray job" in done.stdout + done.stderr
+    assert "error: --run-dir: expected an absolute path or a URI inside a Ray job" in done.stdout + done.stderr
 
 
 def test_a_job_that_died_is_submitted_again_and_goes_on(head, tmp_path):

@@ -13,9 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
+from jobs import searches
+from jobs.command import read
+from jobs.compare import compare
 from jobs.ensemble import ensemble
 from jobs.explain import explain
+from jobs.parameters import parameters
+from jobs.reduce import reduce
+from jobs.report import report
 from jobs.status import status
+from jobs.train import train
+from jobs.tune import tune_
 
 SPEC = """
 data: {name: digits, train_samples: 60, eval_samples: 20}
@@ -122,11 +130,24 @@ def test_directory_whose_members_would_differ(refuse, spec, tmp_path, job):
 
 def planned_by(spec, run):
     """What a run that began has in its directory."""
-    from jobs.command import read
     from jobs.prepare import prepare, resolved
 
     plan = prepare(read("ensemble", "", [str(spec), "--run-dir", str(run)]))
     plan.store.write("spec.yaml", resolved(plan).encode())
+
+
+@pytest.mark.parametrize("command", [ensemble, train, explain, reduce, parameters, report])
+def test_directory_of_a_search(refuse, spec, tmp_path, job, command):
+    run = tmp_path / "run"
+    found = searches.checked(read("tune", "", [str(spec), "search.mask_fraction=[0.3]", "--run-dir", str(run)]))
+    found.plan.store.write("spec.yaml", searches.text_of(found).encode())
+    found.plan.store.write("report/index.html", b"the search's")
+    before = (run / "spec.yaml").read_bytes()
+    for source in (run, spec):
+        assert f"python -m jobs.ensemble {run / 'chosen.yaml'}" in refuse("--run-dir", command, source)
+    assert (run / "spec.yaml").read_bytes() == before
+    assert (run / "report" / "index.html").read_bytes() == b"the search's"
+    assert job(tune_, run, "--plan").status == 0
 
 
 def test_second_driver(refuse, spec, tmp_path):
@@ -162,6 +183,14 @@ def test_unwritable_directory(refuse, spec, tmp_path):
 def test_relative_directory_inside_a_ray_job(refuse, spec, monkeypatch):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert "absolute" in refuse("--run-dir", ensemble, spec, run_dir="runs/mine")
+
+
+def test_relative_page_inside_a_ray_job(job, monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    for page in ([], ["--page", "mine.html"]):
+        finished = job(compare, "/one", "/two", *page)
+        assert finished.status == 2
+        assert finished.err.startswith("error: --page: expected an absolute "), finished.err
 
 
 # Data

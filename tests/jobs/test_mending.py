@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from jobs.ensemble import ensemble as ensemble_command
+from jobs.explain import explain as explain_command
 from jobs.reduce import reduce as reduce_command
 from jobs.report import report as report_command
+from jobs.train import train as train_command
 from salcore import members, seeds
 from salcore.data import load
 from salcore.models import build
@@ -44,6 +46,42 @@ def test_finished_run_again_does_nothing(whole, place):
     assert again.stderr == ""
     assert files(run) == before
     assert time.monotonic() - started < 30  # 10 s on a machine of its own
+
+
+RESULTS = ("stats/summary.parquet", "report/index.html")
+
+
+def test_a_stage_alone_keeps_results_that_still_hold(copy, ray_cluster, job):
+    before = [(copy / name).read_bytes() for name in RESULTS]
+    for stage, change in (
+        (train_command, "cluster.slots=1"),
+        (explain_command, "tracking.experiment=other"),
+        (reduce_command, "cluster.slots=2"),
+    ):
+        done = job(stage, copy, change)
+        assert done.status == 0, done.err
+        assert change.partition("=")[2] in (copy / "spec.yaml").read_text()
+        assert [(copy / name).read_bytes() for name in RESULTS] == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "lost"),
+    [
+        (train_command, "attribution.target=3", RESULTS),
+        (train_command, "ensemble.members=2", RESULTS),
+        (reduce_command, "ensemble.members=2", RESULTS[1:]),
+    ],
+)
+def test_a_stage_alone_takes_results_of_another_spec_away(copy, ray_cluster, job, stage, change, lost):
+    done = job(stage, copy, change)
+    assert done.status == 0, done.err
+    assert [name for name in RESULTS if not (copy / name).exists()] == [*lost]
+
+
+def test_a_page_of_statistics_that_are_made_again_is_taken_away(copy, ray_cluster, job):
+    (copy / "stats" / "gradient" / "part-00000.arrow").unlink()
+    assert job(reduce_command, copy).status == 0
+    assert [name for name in RESULTS if not (copy / name).exists()] == [RESULTS[1]]
 
 
 @pytest.fixture(scope="module")

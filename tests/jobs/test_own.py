@@ -20,6 +20,7 @@ from jobs.reduce import reduce
 from jobs.report import report
 from jobs.status import status
 from jobs.train import train
+from tests.run_files import files
 
 CLASSES = ("bar", "cross")
 
@@ -155,6 +156,9 @@ def test_stages_one_by_one_equal_the_whole(mine, trained, ray_cluster, job, tmp_
     assert job(explain, run).status == 0
     assert len(list(run.glob("maps/*/*/*.arrow"))) == 8
     assert not (run / "stats").exists()
+    before = files(run)
+    assert "nothing to do" in job(explain, run).out
+    assert files(run) == before
     third = job(reduce, run)
     assert third.status == 0
     assert re.search(r"^gradcam +\d", third.out, re.MULTILINE)
@@ -170,9 +174,9 @@ def test_stages_one_by_one_equal_the_whole(mine, trained, ray_cluster, job, tmp_
 
 
 def test_own_five_weight_files(mine, ensemble, tmp_path):
-    files = [f"seed{number}.{'safetensors' if number < 3 else 'pt'}" for number in range(5)]
+    names = [f"seed{number}.{'safetensors' if number < 3 else 'pt'}" for number in range(5)]
     run = tmp_path / "five"
-    finished = ensemble("own.yaml", f"ensemble={{weights: [{', '.join(files)}]}}", run_dir=run)
+    finished = ensemble("own.yaml", f"ensemble={{weights: [{', '.join(names)}]}}", run_dir=run)
     assert finished.status == 0, finished.err
     opened = salcore.open(run)
     assert opened.members == (0, 1, 2, 3, 4)
@@ -190,7 +194,7 @@ def test_own_five_weight_files(mine, ensemble, tmp_path):
         (gradient,) = torch.autograd.grad(logits.gather(1, labels[:, None]).sum(), inputs)
         stored = opened.maps("gradient", range(len(numbers)))[member]
         np.testing.assert_allclose(stored, gradient.numpy(), rtol=1e-4, atol=1e-6)
-        assert opened.record(member)["weights_from"] == str(mine / files[member])
+        assert opened.record(member)["weights_from"] == str(mine / names[member])
 
 
 # A user's own pictures through a finished ensemble
@@ -271,6 +275,9 @@ def test_compare(whole, copy, ray_cluster, job, tmp_path):
     assert str(page) in finished.out
     assert "gradient" in page.read_text()
     assert not re.search(r"(?:src|href)\s*=\s*[\"']?(?:https?:)?//", page.read_text())
+    stored = job(compare, whole[0], copy, "--page", (tmp_path / "stored" / "compare.html").as_uri())
+    assert stored.status == 0, stored.err
+    assert (tmp_path / "stored" / "compare.html").read_text() == page.read_text()
     refused = job(compare, whole[0])
     assert refused.status == 2
     assert refused.err.count("\n") == 1

@@ -153,6 +153,12 @@ def test_a_resolved_spec_holds_every_default_and_nested_fingerprints(planned):
     assert changed("data.train_samples=99") == {"data", "member", "maps", "stats"}
 
 
+def test_a_spec_that_could_not_be_read_from_its_directory_is_refused(planned):
+    """A text that is written without quotes, and then read as a number."""
+    with pytest.raises(UserError, match="expected string, got 100000"):
+        planned("name='1e5'")
+
+
 def test_members_are_trained_failed_or_still_to_do(planned):
     plan = planned("ensemble.members=3")
     train_member(plan.members[0], plan.data, plan.store)

@@ -116,6 +116,15 @@ def test_a_plan_trains_nothing(job, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("option", "other"), [("--run-dir", "--ensembles"), ("--ensembles", "--run-dir")])
+def test_inside_a_ray_job_both_folders_outlast_it(job, tmp_path, monkeypatch, option, other):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    finished = job(study, "noise_guided", "study.data=digits", "--plan", option, "mine", other, tmp_path / "lasting")
+    assert finished.status == 2, finished
+    assert finished.err.startswith(f"error: {option}: expected an absolute path or a URI inside a Ray job")
+    assert finished.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "key", "told"),
     [

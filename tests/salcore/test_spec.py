@@ -167,6 +167,18 @@ def test_a_wrong_value_is_refused_in_one_line_that_names_its_key(override, key):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [["held_out=evaluation"], ["held_out=evaluation", "independent=evaluation"], ["independent=validation"]],
+)
+def test_two_splits_of_parameters_are_different_ones(overrides):
+    with pytest.raises(UserError, match=r"expected another split than parameters\.held_out") as refused:
+        parse("", [f"parameters.{override}" for override in overrides])
+    assert refused.value.key == "parameters.independent"
+    turned = parse("", ["parameters.held_out=evaluation", "parameters.independent=validation"]).parameters
+    assert (turned.held_out, turned.independent) == ("evaluation", "validation")
+
+
 @pytest.mark.parametrize("gpus", ["0", "0.25", "1", "2", "2.0", "auto"])
 def test_gpus_of_a_slot_are_a_fraction_or_a_whole_number(gpus):
     assert str(parse("", [f"cluster.gpus_per_slot={gpus}"]).cluster.gpus_per_slot) in {gpus, f"{gpus}.0"}
