@@ -211,7 +211,9 @@ class ClusterSpec(Part):
         "GPUs",
         default="auto",
     )
-    attempts: int = told("crashes of a slot after which the member or trial at hand is given up", "attempts", default=3, ge=1)
+    attempts: int = told(
+        "crashes of a slot after which the member or trial at hand is given up", "attempts", default=3, ge=1
+    )
 
     @field_validator("slots")
     @classmethod
