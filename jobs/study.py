@@ -87,7 +87,7 @@ def specs_of(found: ModuleType, preset: str, axes: Sequence[str], overrides: Seq
         raise UserError("study", f"axes of the kind that --help shows ({type(error).__name__}: {error})") from None
     if not values:
         raise UserError("study", "axes that leave an ensemble", settings)
-    specs = {name: parse(json.dumps(each), overrides) for name, each in values.items()}
+    specs = {name: parse(json.dumps(each, default=str), overrides) for name, each in values.items()}  # of dates, say
     _check_methods(found, specs)
     return specs
 

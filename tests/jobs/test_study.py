@@ -140,6 +140,8 @@ def test_inside_a_ray_job_both_folders_outlast_it(job, tmp_path, monkeypatch, op
         (("noise_table", "study.networks=[]"), "study", "an ensemble"),
         (("noise_table", "study.networks=[small_cnn, {name: small_cnn, width: 4}]"), "study.networks", "different"),
         (("noise_guided", "study.data=2020-13-45"), "study.data", "YAML"),
+        (("noise_table", "study.networks=[2020-01-01]"), "model.name", "'2020-01-01'"),
+        (("noise_table", "study.data={mine: 2020-01-01}"), "data.name", "'2020-01-01'"),
         (("noise_guided", "attribution.methods=[smoothgrad]"), "attribution.methods", "gradient"),
     ],
 )
