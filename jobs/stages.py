@@ -143,8 +143,7 @@ def reduce_maps(session: Session, found: inventory.Inventory) -> None:
 def statistics(session: Session, found: inventory.Inventory) -> pa.Table:
     """Reduce the ranges whose maps changed, and sum all of them up: one row per method."""
     plan = session.plan
-    work = list(ranges_to_reduce(plan, found))
-    if work:
+    if work := list(ranges_to_reduce(plan, found)):
         for name in (layout.REPORT, layout.BLAME):
             plan.store.delete(name)  # they show the statistics that were
         with session.timed("reduce"):
@@ -164,8 +163,7 @@ def statistics(session: Session, found: inventory.Inventory) -> pa.Table:
         for path in found.paths(method.folder)
     ]
     for method in plan.spec.attribution.methods:
-        folder = layout.stats_folder(method.folder)
-        for name in plan.store.files(folder).keys() - set(files):
+        for name in plan.store.files(layout.stats_folder(method.folder)).keys() - set(files):
             plan.store.delete(name)  # of ranges that an earlier spec asked for
     return summarise(read_stats(plan.store, name) for name in files)
 
