@@ -231,7 +231,7 @@ def _check_directory(store: Store, spec: Spec, fingerprint: str, search: bool) -
     if "sallm" in marks:
         raise UserError("--run-dir", f"a new folder, or one of the runs in {store}, which python -m jobs.sallm made")
     if "search" in marks and not search:
-        chosen = f"python -m jobs.ensemble {store.path('chosen.yaml')} trains the setting that it chose"
+        chosen = f"python -m jobs.ensemble {store.path(layout.CHOSEN)} trains the setting that it chose"
         raise UserError("--run-dir", f"a new folder; {store} holds a search: {chosen}")
     if marks.get("member") in {fingerprint, None}:
         return

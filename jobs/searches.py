@@ -25,8 +25,8 @@ from salcore.search.table import table
 from salcore.spec import AttentionSpec, Between, GuidanceSpec, Spec, fingerprints, parse
 from salcore.training import check_attention
 
-TABLE, CHOSEN, MAP = "search.parquet", "chosen.yaml", "report/heat_map.png"
-ARTIFACTS = (layout.SPEC, TABLE, CHOSEN, MAP, layout.REPORT)
+TABLE, MAP = "search.parquet", "report/heat_map.png"
+ARTIFACTS = (layout.SPEC, TABLE, layout.CHOSEN, MAP, layout.REPORT)
 """What a search's page in MLflow carries."""
 
 
@@ -149,8 +149,9 @@ def write_results(search: Search, records: Sequence[Record], found: Outcome) -> 
     chosen = next((each for each in records if each.name == found.chosen), None)
     if chosen is not None:
         own = spec_of(spec, chosen.setting).to_dict()
-        head = f"# Chosen by python -m jobs.tune {store}. Train it: python -m jobs.ensemble {store.path(CHOSEN)}\n"
-        store.write(CHOSEN, (head + yaml.safe_dump(own, sort_keys=False, width=120)).encode())
+        train = f"python -m jobs.ensemble {store.path(layout.CHOSEN)}"
+        head = f"# Chosen by python -m jobs.tune {store}. Train it: {train}\n"
+        store.write(layout.CHOSEN, (head + yaml.safe_dump(own, sort_keys=False, width=120)).encode())
     store.write(MAP, png(heat_map(records, found, spec)))
     store.write(layout.REPORT, build(spec, records, found, str(store)).encode())
 

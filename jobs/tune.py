@@ -54,7 +54,7 @@ def act(asked: Command) -> int:
             return _status(records)
         print(searches.told(found, time=False), flush=True)
         asked.store.write(layout.SPEC, searches.text_of(found).encode())
-        for name in (searches.TABLE, searches.CHOSEN, layout.REPORT):
+        for name in (searches.TABLE, layout.CHOSEN, layout.REPORT):
             asked.store.delete(name)  # out of date from here on: a search that dies must not look finished
         return _do(found, uri)
 

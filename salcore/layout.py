@@ -17,6 +17,8 @@ STAGES = "report/stages.json"
 BLAME = "report/parameters.html"
 """The page of parameter-space saliency."""
 FIGURES = ("report/maps.png", "report/snr.png", "report/convergence.png")
+CHOSEN = "chosen.yaml"
+"""The spec of the setting that a search chose."""
 ARTIFACTS = (SPEC, SUMMARY, REPORT, BLAME, *FIGURES)
 """What a run's page in MLflow carries."""
 MEMBERS = "members"

@@ -216,7 +216,7 @@ def test_a_run_stands_as_promised(scene):
 
 
 def test_specs_are_uploaded_without_the_password_of_the_server(scene):
-    specs = (layout.SPEC, searches.CHOSEN)
+    specs = (layout.SPEC, layout.CHOSEN)
     for name in specs:
         scene.store.write(name, b"tracking: {uri: 'https://ann:secret@host'}")
     scene.forwarder().forward(Ending(status="FINISHED", artifacts=searches.ARTIFACTS))
