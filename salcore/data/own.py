@@ -61,16 +61,20 @@ def _channels(images: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _labels(labels: np.ndarray, names: tuple[str, ...] | None, classes: tuple[str, ...]) -> np.ndarray:
-    """Class numbers of the ensemble; numbers without names are taken as they are."""
+    """Class numbers of the ensemble; numbers without names are taken as they are, and -1 beside names is unknown."""
     if names == ():
         return np.full(len(labels), -1, np.int64)
     if names is None:
-        beyond = labels[(labels < 0) | (labels >= len(classes))]
-        if len(beyond):
-            expected = f"labels from 0 to {len(classes) - 1}, the ensemble's classes"
-            raise UserError("data.name", expected, int(beyond[0]))
-        return labels.astype(np.int64)
+        return _within(labels, 0, len(classes) - 1, "the ensemble's classes").astype(np.int64)
     unknown = [name for name in names if name not in classes]
     if unknown:
         raise UserError("data.name", f"folders named after the ensemble's classes ({', '.join(classes)})", unknown[0])
-    return np.array([classes.index(name) for name in names], np.int64)[labels]
+    numbers = np.array([*map(classes.index, names), -1], np.int64)  # the last one is what -1 stands for
+    return numbers[_within(labels, -1, len(names) - 1, "the data's own classes, or -1 for an unknown one")]
+
+
+def _within(labels: np.ndarray, first: int, last: int, meaning: str) -> np.ndarray:
+    beyond = labels[(labels < first) | (labels > last)]
+    if len(beyond):
+        raise UserError("data.name", f"labels from {first} to {last}, {meaning}", int(beyond[0]))
+    return labels

@@ -103,6 +103,17 @@ def test_numbers_beyond_the_classes_are_refused_and_told(labels, wrong):
         seen(source(pixels(2, 1, 4, 4), labels))
 
 
+def test_an_unknown_label_beside_names_stays_unknown():
+    data = seen(source(pixels(3, 1, 4, 4), [0, -1, 1], classes=("eel", "cat")))
+    assert data.evaluation.labels.tolist() == [2, -1, 0]
+
+
+@pytest.mark.parametrize("wrong", [2, 5, -2])
+def test_numbers_beyond_the_names_are_refused_and_told(wrong):
+    with pytest.raises(UserError, match=rf"labels from -1 to 1, .*got {wrong}$"):
+        seen(source(pixels(3, 1, 4, 4), [0, wrong, 1], classes=("eel", "cat")))
+
+
 def test_the_content_of_the_images_does_not_make_other_members():
     first, second = (seen(source(pixels(3, 1, 4, 4, seed=seed))) for seed in (0, 1))
     assert first.digest == second.digest
