@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 Rows = dict[str, np.ndarray]
 BATCH_ROWS = 256
 SPLITS = {"train": "train", "test": "test", "val": "test", "valid": "test", "validation": "test"}
+SPLIT_NAME = re.compile(rf"({'|'.join(SPLITS)})(set|ing|data)?(?![a-z])")
+"""How the name of a file of one split starts: test-0 and testset are of one, testimony is of none."""
 
 
 def read(spec: "DataSpec", argument: str) -> Source:
@@ -79,7 +82,8 @@ def _labels_and_splits(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _split_of(path: Path) -> str:
-    return next((word for word in SPLITS if path.stem.startswith(word)), "train")
+    found = SPLIT_NAME.match(path.stem)
+    return found[1] if found else "train"
 
 
 def _class_names(path: Path) -> tuple[str, ...] | None:
@@ -104,9 +108,11 @@ def _stamp(files: list[Path]) -> str:
 def _columns(files: list[Path], chosen: np.ndarray) -> Iterator[tuple[Path, np.ndarray, pa.Array]]:
     """File, mask of chosen rows and image column, a batch of rows in memory at a time."""
     row = 0
+    wanted = np.zeros(sum(pq.read_metadata(path).num_rows for path in files), dtype=bool)
+    wanted[chosen] = True
     for path in files:
         for batch in pq.ParquetFile(path).iter_batches(batch_size=BATCH_ROWS, columns=["image"]):
-            mask = np.isin(np.arange(row, row + len(batch)), chosen)
+            mask = wanted[row : row + len(batch)]
             row += len(batch)
             if mask.any():
                 yield path, mask, batch.column("image")

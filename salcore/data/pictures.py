@@ -6,14 +6,16 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from salcore.data.mapped import held, kept
 from salcore.data.resize import resize
@@ -25,7 +27,11 @@ Entry = tuple[str, Path | bytes]
 GREY = ("1", "L", "LA", "La")
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 """What Pillow raises on files that are no images, or are cut short."""
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 IN_FLIGHT = 256
+DECODER = 2
+"""Goes up when the same files come to give other pixels, so that none are taken that were decoded before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +49,8 @@ class Pictures:
 def decode(splits: Mapping[str, Pictures], *, image_size: int | None, cache: Path) -> dict[str, np.ndarray]:
     """Arrays `(N, C, H, W)`, uint8, one per split: C = 1 if every picture of every split is grey, otherwise 3.
 
-    Sets that do not fit in memory are decoded into memory-maps in `cache` and found there by the next run.
+    Pictures stand upright, as their EXIF orientation says. Sets that do not fit in memory are decoded
+    into memory-maps in `cache` and found there by the next run.
     Raises `UserError` that names the first picture that cannot be read, and where sizes differ without `image_size`.
     """
     key = _key(splits, image_size)
@@ -62,7 +69,7 @@ def decode(splits: Mapping[str, Pictures], *, image_size: int | None, cache: Pat
 
 def _key(splits: Mapping[str, Pictures], image_size: int | None) -> str:
     stamps = [f"{name} {pictures.count} {pictures.stamp}" for name, pictures in splits.items()]
-    return hashlib.sha256("\n".join([str(image_size), *stamps]).encode()).hexdigest()[:32]
+    return hashlib.sha256("\n".join([str(DECODER), str(image_size), *stamps]).encode()).hexdigest()[:32]
 
 
 def _common_shape(splits: Mapping[str, Pictures], image_size: int | None) -> tuple[int, int, int]:
@@ -70,7 +77,7 @@ def _common_shape(splits: Mapping[str, Pictures], image_size: int | None) -> tup
     sizes: dict[tuple[int, int], str] = {}
     all_grey = True
     for pictures in splits.values():
-        for name, (width, height), grey in _each(_header, pictures):
+        for name, (width, height), grey in _each(partial(_header, upright=image_size is None), pictures):
             sizes.setdefault((width, height), name)
             all_grey = all_grey and grey
     channels = 1 if all_grey else 3
@@ -92,11 +99,13 @@ def _each(function: Callable[[Entry], T], pictures: Pictures) -> Iterator[T]:
             yield from pool.map(function, block)
 
 
-def _header(entry: Entry) -> tuple[str, tuple[int, int], bool]:
+def _header(entry: Entry, *, upright: bool) -> tuple[str, tuple[int, int], bool]:
+    """Name, width and height (of the picture as it lies, if not `upright`), and whether it is grey."""
     name, data = entry
     try:
         with Image.open(data if isinstance(data, Path) else BytesIO(data)) as image:
-            return name, image.size, image.mode in GREY or image.mode.startswith("I;16")
+            grey = image.mode in GREY or _of_16_bits(image)
+            return name, _upright_size(image) if upright else image.size, grey
     except BROKEN as error:
         raise _unreadable(name, error) from error
 
@@ -105,19 +114,40 @@ def _decoded(entry: Entry, channels: int, image_size: int | None) -> np.ndarray:
     name, data = entry
     try:
         with Image.open(data if isinstance(data, Path) else BytesIO(data)) as image:
+            _set_upright(image)
             pixels = _pixels(image, channels)
     except BROKEN as error:
         raise _unreadable(name, error) from error
     return resize(pixels[None], image_size)[0]
 
 
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height once a picture stands upright: only one that lies on its side is decoded for it, or a PNG."""
+    with suppress(*BROKEN):
+        if image.width != image.height and image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
+            _set_upright(image)
+    return image.size
+
+
+def _set_upright(image: Image.Image) -> None:
+    """Turn a picture as its EXIF orientation says; one whose EXIF cannot be read stays as it lies."""
+    image.load()
+    with suppress(*BROKEN, AttributeError, TypeError):  # the last two once it is turned, as Pillow writes odd EXIF anew
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def _of_16_bits(image: Image.Image) -> bool:
+    """Whether a picture is grey from 0 to 65535; Pillow scales PGM of more than 8 bits to it, but holds 32."""
+    return image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM")
+
+
 def _pixels(image: Image.Image, channels: int) -> np.ndarray:
     """Pixels `(channels, H, W)`, uint8."""
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of 32 bits (mode {image.mode})")
-    if image.mode.startswith("I;16"):
+    if _of_16_bits(image):
         grey = np.rint(np.asarray(image) / 257).astype(np.uint8)  # 65535 -> 255; Pillow's own conversion clips
         return np.repeat(grey[None], channels, axis=0)
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of 32 bits (mode {image.mode})")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow asks for this step
     if channels == 1:

@@ -65,7 +65,7 @@ def from_arrays(arrays: Mapping[str, Any], origin: str) -> Source:
         wanted = "; or ".join(", ".join(naming) for naming in NAMINGS)
         raise UserError("data.name", f"{origin} with the arrays {wanted}", ", ".join(sorted(arrays)))
     pairs = [labelled(arrays, *naming[start : start + 2]) for start in range(0, len(naming), 2)]
-    classes = tuple(str(name) for name in arrays["classes"]) if "classes" in arrays else None
+    classes = _names(arrays["classes"], origin) if "classes" in arrays else None
     if classes == ():
         raise UserError("data.name", f"`classes` of {origin} with at least 2 names", 0)
     return Source(train=pairs[0], test=pairs[1] if len(pairs) > 1 else None, classes=classes)
@@ -122,6 +122,16 @@ def class_names(source: Source) -> tuple[str, ...]:
             if not 0 <= label < len(classes):
                 raise UserError("data.name", f"labels from 0 to {len(classes) - 1} ({len(classes)} classes)", label)
     return classes
+
+
+def _names(given: Any, origin: str) -> tuple[str, ...]:
+    """The classes' names as text, from text, its bytes in UTF-8, or numbers."""
+    if np.ndim(given) != 1:
+        raise UserError("data.name", f"`classes` of {origin} as a list of names", given)
+    try:
+        return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in given)
+    except UnicodeDecodeError as error:
+        raise UserError("data.name", f"`classes` of {origin} in UTF-8", error.object) from error
 
 
 def _as_array(array: Any, name: str) -> np.ndarray:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Spread:
     """Numbers (N,) of each map, NaN for a map of zeros.
 
-    - `top_share`: share of the magnitude in the largest `top` of the positions;
+    - `top_share`: share of the magnitude in the largest `top` of the positions, NaN where that is not one of them;
     - `outlier_distance`: how far the mean magnitude of the outliers is from the map's mean, NaN where there are none;
     - `near_zero`: share of the values whose magnitude is at most `near` of the largest.
     """
@@ -64,10 +64,11 @@ def gradient_spread(
 
 
 def _top_share(magnitude: Tensor, count: Tensor) -> Tensor:
-    """Share of each row's sum that its `count` (N,) largest values make."""
+    """Share of each row's sum that its `count` (N,) largest values make, NaN where it is of none."""
     ordered = magnitude.sort(dim=1, descending=True).values
     places = torch.arange(magnitude.shape[1], device=magnitude.device)
-    return torch.where(places < count[:, None], ordered, 0).sum(1) / _positive(magnitude.sum(1))
+    share = torch.where(places < count[:, None], ordered, 0).sum(1) / _positive(magnitude.sum(1))
+    return share.masked_fill(count == 0, torch.nan)
 
 
 def _outlier_distance(values: Tensor, counted: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from salcore.data.assembly import normalisation
 from salcore.data.own import as_evaluation
+from salcore.data.part import Part
 from salcore.data.source import Labelled, Source
 from salcore.errors import UserError
 
@@ -69,6 +71,50 @@ def test_colour_in_floats_stays_in_floats():
     np.testing.assert_allclose(found[:, 0], colour[:, 0] * 0.299 + colour[:, 1] * 0.587 + colour[:, 2] * 0.114, 1e-5)
 
 
+def measured(images):
+    """What a member's record tells of pixels that it was trained on."""
+    labels = np.zeros(len(images), np.int64)
+    mean, std = normalisation(Part(values=images, labels=labels, index=np.arange(len(images))))
+    return {"mean": mean, "std": std}
+
+
+ONE_WHITE = np.zeros((40, 1, 4, 4), np.uint8)
+ONE_WHITE[7, 0, 1, 2] = 255
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [pixels(40, 1, 4, 4), pixels(40, 1, 4, 4) // 128 * 255, np.full((9, 1, 4, 4), 255, np.uint8), ONE_WHITE],
+    ids=["grey", "black and white", "blank", "one white pixel"],
+)
+@pytest.mark.parametrize("trained_scale", [None, 255])
+@pytest.mark.parametrize("own_scale", [None, 255])
+def test_pixels_of_one_range_go_together_whatever_their_type(trained, trained_scale, own_scale):
+    def typed(images, scale):
+        return images if scale is None else (images / scale).astype(np.float32)
+
+    own = typed(pixels(3, 1, 4, 4, seed=1), own_scale)
+    assert len(seen(source(own), **measured(typed(trained, trained_scale))).evaluation) == 3
+
+
+@pytest.mark.parametrize("trained", ["0 to 255", "standardised"])
+def test_pictures_are_refused_where_the_training_data_were_floats_of_another_range(trained):
+    floats = pixels(40, 1, 4, 4).astype(np.float32)
+    prepared = floats if trained == "0 to 255" else (floats - floats.mean()) / floats.std()
+    known = measured(prepared[:30])
+    with pytest.raises(UserError, match=r"data\.name: expected floats prepared like .*mean.* npz.*got 'uint8 pixels"):
+        seen(source(pixels(3, 1, 4, 4)), **known)
+
+
+@pytest.mark.parametrize(("trained", "own"), [(1, 255), (1, 65535), (255, 1), (255, 65535), (65535, 1)])
+def test_floats_are_refused_that_are_scaled_unlike_the_training_data(trained, own):
+    unit = np.random.default_rng(0).random((40, 1, 4, 4), np.float32)
+    known = measured(unit * np.float32(trained))
+    assert len(seen(source(unit[:3] * np.float32(trained)), **known).evaluation) == 3
+    with pytest.raises(UserError, match=r"data\.name: expected floats prepared like .*mean.*got 'values from"):
+        seen(source(unit[:3] * np.float32(own)), **known)
+
+
 def test_other_numbers_of_channels_are_refused():
     with pytest.raises(UserError, match="images of 3 channels"):
         seen(source(pixels(2, 4, 4, 4)), shape=(3, 4, 4))
@@ -101,6 +147,17 @@ def test_images_in_no_class_folder_have_no_label():
 def test_numbers_beyond_the_classes_are_refused_and_told(labels, wrong):
     with pytest.raises(UserError, match=rf"labels from 0 to 2.*got {wrong}$"):
         seen(source(pixels(2, 1, 4, 4), labels))
+
+
+def test_an_unknown_label_beside_names_stays_unknown():
+    data = seen(source(pixels(3, 1, 4, 4), [0, -1, 1], classes=("eel", "cat")))
+    assert data.evaluation.labels.tolist() == [2, -1, 0]
+
+
+@pytest.mark.parametrize("wrong", [2, 5, -2])
+def test_numbers_beyond_the_names_are_refused_and_told(wrong):
+    with pytest.raises(UserError, match=rf"labels from -1 to 1, .*got {wrong}$"):
+        seen(source(pixels(3, 1, 4, 4), [0, wrong, 1], classes=("eel", "cat")))
 
 
 def test_the_content_of_the_images_does_not_make_other_members():

@@ -10,7 +10,7 @@ import pytest
 
 from salcore.data import ARGUMENTS, SOURCES, load
 from salcore.data.resize import resize
-from salcore.data.source import checked_images, checked_labels
+from salcore.data.source import checked_images, checked_labels, from_arrays
 from salcore.errors import UserError
 from salcore.spec import DataSpec
 
@@ -72,6 +72,30 @@ def test_a_carved_evaluation_split_does_not_depend_on_the_split_seed(tmp_path, s
     parts = [load(spec(f"npz:{tmp_path / 'set.npz'}", eval_samples=10, split_seed=s)).evaluation for s in (0, 1)]
     assert set(parts[0].index) == set(parts[1].index)
     assert parts[0].index.tolist() != parts[1].index.tolist()
+
+
+ARRAYS = {"images": np.zeros((40, 6, 6), np.uint8), "labels": np.arange(40) % 2}
+
+
+@pytest.mark.parametrize("names", [["Küche", "dog"], ["Küche".encode(), b"dog"]], ids=["text", "bytes"])
+@pytest.mark.parametrize("container", [list, tuple, np.array])
+def test_names_of_classes_may_be_text_or_its_bytes(names, container):
+    assert from_arrays(ARRAYS | {"classes": container(names)}, "it").classes == ("Küche", "dog")
+
+
+def test_numbers_as_names_of_classes_are_told_as_text():
+    assert from_arrays(ARRAYS | {"classes": np.array([0.1, 20], np.float32)}, "it").classes == ("0.1", "20.0")
+
+
+@pytest.mark.parametrize("classes", ["cat", 2, np.array(b"cat"), np.array([["cat"], ["dog"]])])
+def test_classes_that_are_no_list_of_names_are_refused(classes):
+    with pytest.raises(UserError, match=r"data\.name: expected `classes` of it as a list of names, got "):
+        from_arrays(ARRAYS | {"classes": classes}, "it")
+
+
+def test_bytes_that_are_no_text_are_refused_as_names():
+    with pytest.raises(UserError, match=r"`classes` of it in UTF-8, got b'\\xff'"):
+        from_arrays(ARRAYS | {"classes": [b"cat", b"\xff"]}, "it")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"\x80\x04K\x01."])

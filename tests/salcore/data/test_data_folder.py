@@ -85,6 +85,64 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(pictures, spec, value, level
     assert (load(spec(f"folder:{top}")).train.values[0] == level).all()
 
 
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize(("most", "level"), [(65535, 128), (4095, 255)])
+def test_sixteen_bit_pgm_is_scaled_by_what_white_is_in_it(pictures, spec, plain, most, level):
+    top = pictures({"cat": 10, "dog": 10}, mode="L")
+    value = min(most, 128 * 257)
+    content = b" ".join([b"%d" % value] * 30) if plain else value.to_bytes(2, "big") * 30
+    (top / "cat" / "000.pgm").write_bytes((b"P2" if plain else b"P5") + b" 5 6 %d\n" % most + content)
+    data = load(spec(f"folder:{top}"))
+    assert data.shape == (1, 6, 5)
+    assert (data.train.values[0] == level).all()
+
+
+def turned(path, orientation, **keys):
+    """Writes a picture of 5 x 6 pixels that an EXIF orientation turns, lying if it swaps the sides; returns it upright.
+
+    The pixels are what `path` holds: it is replaced.
+    """
+    upright = Image.open(path).copy()
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # numbers of Pillow's transpositions
+    stored = upright.transpose(Image.Transpose(undo[orientation])) if orientation in undo else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(path, exif=exif, **keys)
+    return np.asarray(upright.convert("RGB")).transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_pictures_stand_upright_as_their_exif_says(pictures, spec, orientation, suffix):
+    top = pictures({"cat": 10, "dog": 10})
+    path = (top / "cat" / "000.png").rename(top / "cat" / f"000{suffix}")
+    keys = {"lossless": True, "exact": True} if suffix == ".webp" else {}
+    upright = turned(path, orientation, **keys)
+    data = load(spec(f"folder:{top}"))
+    assert data.shape == (3, 6, 5)
+    np.testing.assert_array_equal(data.train.values[0], upright)
+
+
+def test_a_photograph_stands_upright(pictures, spec):
+    top = pictures({"cat": 10, "dog": 10}, size=(48, 32))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    half = np.zeros((32, 48), np.uint8)
+    half[:, :24] = 255
+    Image.fromarray(half).save(top / "cat" / "000.jpg", exif=exif)
+    upright = load(spec(f"folder:{top}")).train.values[0]
+    assert upright.shape == (3, 48, 32)
+    assert (upright[:, :20].min(), upright[:, 28:].max()) == (255, 0)
+
+
+def test_a_picture_whose_exif_is_broken_is_read_as_it_lies(pictures, spec):
+    top = pictures({"cat": 10, "dog": 10})
+    path = top / "cat" / "000.png"
+    lying = pixels(path)
+    Image.open(path).copy().save(path, exif=b"Exif\0\0no such thing")
+    np.testing.assert_array_equal(load(spec(f"folder:{top}")).train.values[0], lying)
+
+
 def test_sizes_that_differ_need_image_size(pictures, spec):
     top = pictures({"cat": 10, "dog": 10})
     Image.new("RGB", (9, 7), (10, 20, 30)).save(top / "dog" / "000.png")

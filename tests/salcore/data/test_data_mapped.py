@@ -44,6 +44,15 @@ def test_a_mapped_set_is_made_once(tree, spec, monkeypatch):
     assert load(spec(f"folder:{tree}")).digest == digest
 
 
+def test_what_another_decoder_made_is_not_taken_but_equal_pixels_are_the_same_data(tree, spec, monkeypatch):
+    monkeypatch.setenv("SALCORE_MEMORY_LIMIT", "100")
+    before = load(spec(f"folder:{tree}"))
+    monkeypatch.setattr("salcore.data.pictures.DECODER", 0)
+    after = load(spec(f"folder:{tree}"))
+    assert before.train.values.filename != after.train.values.filename
+    assert before.digest == after.digest
+
+
 @pytest.mark.parametrize("change", ["content", "name", "image_size"])
 def test_a_changed_folder_is_decoded_again(tree, spec, monkeypatch, change):
     monkeypatch.setenv("SALCORE_MEMORY_LIMIT", "100")

@@ -72,6 +72,21 @@ def test_files_of_a_folder_are_split_by_their_names(write, spec, tmp_path):
     np.testing.assert_array_equal(data.evaluation.values.transpose(0, 2, 3, 1), IMAGES[400:])
 
 
+@pytest.mark.parametrize("name", ["values", "testimony", "valuation-2024", "trainees", "my_test"])
+def test_a_file_whose_name_only_begins_like_a_split_is_all_of_the_set(write, spec, name):
+    data = load(spec(f"parquet:{write(column('tensor'), name=f'{name}.parquet')}", eval_samples=120))
+    assert (len(data.train), len(data.validation), len(data.evaluation)) == (384, 96, 120)
+
+
+@pytest.mark.parametrize("name", ["test", "val_2", "valid.v1", "validation-00000-of-1", "test0", "testset", "testing"])
+def test_a_file_named_after_the_evaluation_split_is_it(write, spec, name, tmp_path):
+    images = column("tensor")
+    write(images[:400], LABELS[:400], "set/train.parquet")
+    write(images[400:], LABELS[400:], f"set/{name}.parquet")
+    data = load(spec(f"parquet:{tmp_path / 'set'}"))
+    np.testing.assert_array_equal(data.evaluation.values.transpose(0, 2, 3, 1), IMAGES[400:])
+
+
 def test_without_a_split_a_fifth_is_set_apart(write, spec):
     data = load(spec(f"parquet:{write(column('tensor'))}", eval_samples=120))
     assert (len(data.train), len(data.validation), len(data.evaluation)) == (384, 96, 120)

@@ -52,6 +52,15 @@ def test_the_scale_of_a_map_does_not_tell_and_one_of_zeros_says_nothing():
         assert getattr(small, name).isnan().tolist() == [False, False, True]
 
 
+def test_a_map_too_short_for_a_top_position_has_no_share_of_it():
+    maps = torch.zeros(3, 12, dtype=torch.float64)
+    maps[:, 0] = 1
+    valid = torch.arange(12) < torch.tensor([12, 10, 9])[:, None]
+    found = gradient_spread(maps, kind="text", valid=valid)
+    torch.testing.assert_close(found.top_share, torch.tensor([1, 1, torch.nan]).double(), equal_nan=True)
+    assert not found.near_zero.isnan().any()
+
+
 @pytest.mark.parametrize("kind", ["series", "text"])
 def test_padding_is_no_part_of_a_map(kind):
     draw = torch.Generator().manual_seed(0)
