@@ -108,6 +108,9 @@ def how_accurate(accuracy: Accuracy | None, members: int) -> Finding:
         )
     if accuracy.at_chance:
         answer += f" No better than guessing ({percent(accuracy.guessing)}): {listed('member', accuracy.at_chance)}."
+    if not accuracy.tells_chance:
+        told = "Too few samples outside the largest class to tell a member from guessing"
+        answer += f" {told} ({percent(accuracy.guessing)})."
     return Finding(question=question, answer=answer, caution=bool(accuracy.at_chance))
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -106,6 +108,14 @@ def test_a_member_at_chance_is_named():
     found = how_accurate(accuracy({0: 0.9, 3: 0.1, 4: 0.1}, (3, 4)), 3)
     assert found.caution
     assert f"No better than guessing (10.0{PERCENT}): members 3 and 4." in found.answer
+
+
+def test_too_few_samples_to_tell_a_member_from_guessing_are_said_to_be():
+    even = replace(accuracy({0: 1.0, 1: 1.0}), guessing=0.5, samples=8)
+    told = f"Too few samples outside the largest class to tell a member from guessing (50.0{PERCENT})."
+    assert told in how_accurate(even, 2).answer
+    assert told not in how_accurate(replace(even, samples=10), 2).answer
+    assert list(warnings(facts(accuracy=even))) == []
 
 
 def test_the_least_noisy_method_is_that_of_highest_debiased_snr():
