@@ -166,6 +166,18 @@ def test_the_hero_picture_is_wide(run):
     assert width > 3 * height
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8), (6,)])
+def test_classes_named_like_formulas_are_drawn(make_run, digits, noisy, logits, shape):
+    sample, label = digits
+    maps = {"gradient": noisy(3, 20, 0.5, shape=shape)}
+    run = make_run("prices", maps, sample, label, logits(label, [0.9] * 3), data="folder:/nowhere")
+    record = run.record(0) | {"classes": [f"${k}_$10" for k in range(10)]}
+    run.store.write_json(layout.member_file(0, "member.json"), record)
+    run = salcore.open(run.store.uri)
+    assert ">$3_$10<" in build(run)
+    assert Image.open(BytesIO(figures.hero(run))).size
+
+
 def test_passwords_do_not_travel_with_the_page(make_run, digits, noisy, logits):
     sample, label = digits
     spec = {"tracking": {"uri": "https://ann:secret@host:5000/api"}}
