@@ -79,18 +79,22 @@ def compare(runs: "Sequence[Run]") -> Comparison:
 
 
 def debiased_without(run: "Run", method: str, positions: np.ndarray) -> np.ndarray:
-    """Debiased SNR `(M,)` over some samples of the ensemble without each of its members, from the maps."""
+    """Debiased SNR `(M,)` over some samples of the ensemble without each of M members, from the maps.
+
+    They are those with a finite map of any of the samples: without any other, the number is that of all.
+    """
     count = len(run.metadata(method)["members"])
-    sums = np.zeros((count, 2))
+    sums, counts = np.zeros((count, 2)), np.zeros(count, bool)
     pixels = int(np.prod(run.maps(method, positions[:1].tolist()).shape[2:]))
     step = max(1, CHUNK_BYTES // (8 * count * pixels))
     for start in range(0, len(positions), step):
         chosen = positions[start : start + step].tolist()
         x = run.maps(method, chosen).astype(np.float64).reshape(count, len(chosen), -1)
         finite = np.stack([finite_rows(member) for member in x])
+        counts |= finite.any(axis=1)
         for first, end in stretches(finite):
             sums += _without_each(x[:, first:end], finite[:, first])
-    return statistics.debiased(sums[:, 0], sums[:, 1])
+    return statistics.debiased(sums[counts, 0], sums[counts, 1])
 
 
 def _without_each(x: np.ndarray, there: np.ndarray) -> np.ndarray:
