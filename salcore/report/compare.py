@@ -100,15 +100,23 @@ def debiased_without(run: "Run", method: str, positions: np.ndarray) -> np.ndarr
 def _without_each(x: np.ndarray, there: np.ndarray) -> np.ndarray:
     """Sums over samples of signal2 and noise2, `(M, 2)`, without each member, from maps `(M, n, P)`.
 
-    Only members that are `there` `(M,)` count, so nothing changes without another; 0 where fewer than 2 are left.
+    Only members that are `there` `(M,)` count, so nothing changes without another; 0 where fewer than 2 are left. The
+    mean of m members without one is mu - d / (m - 1), where d is how far that member's map is from their mean mu.
     """
-    sums = np.zeros((len(x), 2))
-    for member in range(len(x)):
-        others = x[there & (np.arange(len(x)) != member)]
-        if len(others) > 1:
-            mean2, noise2 = (others.mean(axis=0) ** 2).sum(axis=-1), others.var(axis=0, ddof=1).sum(axis=-1)
-            sums[member] = statistics.signal2(mean2, noise2, len(others)).sum(), noise2.sum()
+    sums, count = np.zeros((len(x), 2)), int(there.sum())
+    if count > 1:
+        mean, noise2 = x[there].mean(axis=0), x[there].var(axis=0, ddof=1).sum(axis=-1)
+        sums[~there] = _summed((mean**2).sum(axis=-1), noise2, count)
+    if count > 2:
+        deviation = x[there] - mean
+        left2 = statistics.noise2_without(noise2, (deviation**2).sum(axis=-1), count)
+        sums[there] = _summed(((mean - deviation / (count - 1)) ** 2).sum(axis=-1), left2, count - 1)
     return sums
+
+
+def _summed(mean2: np.ndarray, noise2: np.ndarray, members: int) -> np.ndarray:
+    """Sums over samples of signal2 and noise2, `(..., 2)`, from squares `(..., n)` of the mean's norm and the noise."""
+    return np.stack([statistics.signal2(mean2, noise2, members).sum(axis=-1), noise2.sum(axis=-1)], axis=-1)
 
 
 def _snr(pair: _Pair, method: str) -> Difference:

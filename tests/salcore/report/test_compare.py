@@ -4,7 +4,7 @@ import pytest
 from salcore.errors import UserError
 from salcore.moments import Moments
 from salcore.report import compare, comparison_page, comparison_table
-from salcore.report.compare import debiased_without
+from salcore.report.compare import _without_each, debiased_without
 from salcore.report.facts import gather, leave_one_out
 from salcore.report.resample import bootstrap, over_members
 from salcore.studies import summaries
@@ -93,6 +93,18 @@ def test_leaving_members_out_agrees_with_reducing_without_them(make):
         expected.append(np.sqrt(((moments.mean**2).sum() - noise2 / 4) / noise2))
     np.testing.assert_allclose(debiased_without(run, "gradient", np.arange(20)), expected, rtol=1e-9)
     np.testing.assert_allclose(leave_one_out(run, "gradient")[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("there", ["111111", "101101", "100110", "101000", "010000", "000000"])
+def test_sums_without_each_member_are_those_of_the_others_alone(there):
+    x, there = np.random.default_rng(0).normal(0.3, 1, (6, 5, 7)), np.array([*there]) == "1"
+    expected = np.zeros((6, 2))
+    for member in range(6):
+        others = x[there & (np.arange(6) != member)]
+        if len(others) > 1:
+            noise2 = others.var(axis=0, ddof=1).sum()
+            expected[member] = (others.mean(axis=0) ** 2).sum() - noise2 / len(others), noise2
+    np.testing.assert_allclose(_without_each(x, there), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_maps_that_are_not_finite_are_left_out_of_both_runs(make_run, digits, noisy, logits):
