@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from salcore import until
+from salcore.borrowed import lender_of
 from salcore.data.part import Kind
 from salcore.figures.inputs import map_shape
 from salcore.figures.nouns import KINDS, NOUNS, Nouns
@@ -93,7 +94,7 @@ class Facts:
     """What is known of a run. `main` is the method whose samples are shown first; None if nothing is reduced.
 
     `left_out`: of each method with maps that are not finite, which ones. `looks`: those that decided whether there are
-    enough members, where the spec asks for as many as it takes.
+    enough members, where the spec asks for as many as it takes. `lender`: the run that the members are copied from.
     """
 
     planned: int
@@ -107,6 +108,7 @@ class Facts:
     left_out: tuple[LeftOut, ...] = ()
     looks: tuple[until.Round, ...] = ()
     kind: Kind = "images"
+    lender: str | None = None
 
     @property
     def nouns(self) -> Nouns:
@@ -132,6 +134,7 @@ def gather(run: "Run") -> Facts:
         left_out=tuple(found for row in rows if (found := left_out(run, row))),
         looks=_looks(run),
         kind=KINDS[len(map_shape(run, run.methods[0]))] if run.methods else "images",
+        lender=lender_of(run.store),
     )
 
 

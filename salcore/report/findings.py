@@ -9,6 +9,7 @@ import numpy as np
 
 from salcore import until
 from salcore.figures.signs import PERCENT, ROOT_M, TIMES, counted, number, percent
+from salcore.report import copied
 from salcore.report.accuracy import Accuracy
 from salcore.report.facts import Facts, MethodFacts, Samples, ranked
 from salcore.report.left_out import LeftOut, listed
@@ -52,7 +53,7 @@ def findings(facts: Facts, spec: "Spec", sizes: str = "") -> Iterator[Finding]:
         yield distrust(facts.samples)
         main = next(method for method in facts.methods if method.name == facts.main)
         yield more_members(main)
-    yield reproduced(spec)
+    yield reproduced(facts, spec)
 
 
 def trained(facts: Facts, spec: "Spec", sizes: str = "") -> str:
@@ -70,9 +71,11 @@ def trained(facts: Facts, spec: "Spec", sizes: str = "") -> str:
     rest = f" {_members(len(facts.failures))} failed." if facts.failures else ""
     if spec.ensemble.until is not None:
         rest += f" {stopped(facts.looks, spec.ensemble)}"
-    elif lost > 0:
+    elif lost > 0 and facts.lender is None:
         rest += f" {_members(lost)} of the {facts.planned} planned not trained yet."
-    return f"{how}, on {spec.data.name}{sizes}. They differ {varied(spec)}.{rest}"
+    samples = f"{spec.data.name}{sizes}"
+    told = f"on {samples}" if facts.lender is None else copied.explained(facts.lender, samples)
+    return f"{how}, {told}. They differ {varied(spec)}.{rest}"
 
 
 def varied(spec: "Spec") -> str:
@@ -238,14 +241,18 @@ def more_members(method: MethodFacts) -> Finding:
     )
 
 
-def reproduced(spec: "Spec") -> Finding:
+def reproduced(facts: Facts, spec: "Spec") -> Finding:
     """The command that makes the same run again."""
+    question = "How is it reproduced?"
+    if facts.lender is not None:
+        answer, command = copied.how_again(spec, facts.lender), copied.again(spec, facts.lender)
+        return Finding(question=question, answer=answer, command=command)
     answer = (
         f"With the spec at the end of this page saved as {spec.name}.yaml. On the same kind of hardware it gives the "
         "same weights and statistics, bit for bit."
     )
     command = f"python -m jobs.ensemble {spec.name}.yaml"
-    return Finding(question="How is it reproduced?", answer=answer, command=command)
+    return Finding(question=question, answer=answer, command=command)
 
 
 def warnings(facts: Facts) -> Iterator[str]:
