@@ -162,6 +162,9 @@ def how_much_is_real(facts: Facts) -> Finding:
     if main is None or math.isnan(share := main.alike.significant):
         answer = "Unknown: it takes finite maps of 2 members at least."
         return Finding(question=question, answer=answer, caution=True)
+    if not math.isfinite(main.debiased.value):
+        answer = f"Unknown: all {main.members} maps of {main.name} are equal, and without noise nothing is tested."
+        return Finding(question=question, answer=answer, caution=True)
     # An offset that all maps share makes all of a map significant: methods of one sign are not compared.
     signed = (method for method in facts.methods if not method.lifted and not math.isnan(method.alike.significant))
     best = max(signed, key=lambda method: method.alike.significant, default=main)
@@ -198,11 +201,13 @@ def unusable(left_out: tuple[LeftOut, ...]) -> Finding:
 def distrust(samples: Samples) -> Finding:
     """How many samples have a mean map that is mostly noise, and which are worst."""
     question = "Which samples' maps are not to be trusted?"
-    defined = np.isfinite(samples.snr)
+    defined, noisy = ~np.isnan(samples.snr), np.isfinite(samples.snr)
     if not defined.any():
         return Finding(question=question, answer=UNDEFINED, caution=True)
-    lowest = [int(samples.sample[i]) for i in np.argsort(samples.snr, kind="stable") if defined[i]][:3]
     drowned, total = int(samples.drowned[defined].sum()), int(defined.sum())
+    if not noisy.any():
+        return Finding(question=question, answer=f"None of {total}: all members' maps by {samples.method} are equal.")
+    lowest = [int(samples.sample[i]) for i in np.argsort(samples.snr, kind="stable") if noisy[i]][:3]
     worst = f"The lowest SNR ({samples.method}) {'have' if len(lowest) > 1 else 'has'} {listed('sample', lowest)}."
     if drowned:
         those = "it" if drowned == 1 else "those"

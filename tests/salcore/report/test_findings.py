@@ -166,6 +166,23 @@ def test_distrusted_samples_are_counted_and_named():
     assert "Unknown" in distrust(samples([np.nan], [False])).answer
 
 
+def test_samples_without_noise_are_trusted():
+    found = distrust(samples([np.inf, np.inf, np.nan], [False, False, False]))
+    assert found.answer == "None of 2: all members' maps by gradient are equal."
+    assert not found.caution
+    mixed = distrust(samples([np.inf, 0.9, 0.1], [False, False, True]))
+    assert f"1 of 3 samples (33.3{PERCENT})" in mixed.answer
+    assert "have samples 102 and 101." in mixed.answer
+
+
+@pytest.mark.parametrize("debiased", [np.inf, np.nan])
+def test_nothing_is_called_unreal_where_nothing_was_tested(debiased):
+    """Maps that are equal have no noise, and those that are all zero have no signal either."""
+    found = how_much_is_real(facts([method("gradient", debiased, members=3, significant=0.0)]))
+    assert found.answer.startswith("Unknown: all 3 maps of gradient are equal")
+    assert found.caution
+
+
 def test_twice_the_snr_takes_four_times_the_members():
     found = more_members(method("gradient", 0.5, members=16))
     assert "has an SNR of 2.00" in found.answer

@@ -161,6 +161,16 @@ def test_maps_of_zeros(make_run, digits, logits):
     assert "<article" in build(run)
 
 
+def test_equal_members_are_told_to_be_equal_everywhere(make_run, digits, noisy, logits):
+    sample, label = digits
+    maps = {"gradient": np.repeat(noisy(1, 20, 0.5), 4, axis=0)}
+    page = html.unescape(build(make_run("equal", maps, sample, label, logits(label, [0.9] * 4))))
+    for words in ("None of 20: all members' maps by gradient are equal.", "all 4 maps of gradient are equal"):
+        assert words in page
+    assert "no SNR is defined" not in page
+    assert "differ from zero beyond the noise" not in page
+
+
 def test_the_hero_picture_is_wide(run):
     width, height = Image.open(BytesIO(figures.hero(run))).size
     assert width > 3 * height
