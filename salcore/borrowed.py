@@ -23,6 +23,17 @@ def is_borrowed(store: Store) -> bool:
     return store.exists(layout.BORROWED)
 
 
+def lender_of(store: Store) -> str | None:
+    """The run whose members a directory explains with; None where they are its own. Raises Damaged."""
+    if not is_borrowed(store):
+        return None
+    try:
+        return str(yaml.safe_load(store.read(layout.BORROWED))["ensemble_of"])
+    except (yaml.YAMLError, KeyError, TypeError):
+        why = "does not say whose members these are; the command that copied them writes it anew"
+        raise Damaged(f"{store.path(layout.BORROWED)} {why}") from None
+
+
 def data_of(spec: Spec, store: Store) -> Data:
     """All images of the spec's source, as the copied members see them. Raises UserError."""
     record = next(_records(store), None)

@@ -128,8 +128,7 @@ def told(look: Round, ensemble: EnsembleSpec) -> str:
     assert ensemble.until is not None
     most, asked, snr = ensemble.members, ensemble.until.width, f"{look.members} members: SNR {look.value:.3f}"
     if math.isnan(look.width):
-        why = "a sample has no noise" if math.isinf(look.value) else "fewer than 3 of them have finite maps"
-        return f"{snr}, no interval ({why}); {asked:g} asked" + _going_on(look, most)
+        return f"{snr}, no interval ({_why_none(look)}); {asked:g} asked" + _going_on(look, most)
     found = f"{snr} ({look.low:.3f} to {look.high:.3f}), interval {look.width:.3g} wide"
     if look.width < asked:
         return f"{found}, narrower than the {asked:g} asked"
@@ -163,6 +162,15 @@ class _Rounds(BaseModel):
     fingerprint: str
     method: str
     rounds: tuple[_Row, ...]
+
+
+def _why_none(look: Round) -> str:
+    """Why a look has no interval. Of how many members maps are finite it knows no more than how many failed."""
+    if math.isinf(look.value):
+        return "a sample has no noise"
+    if look.members - len(look.failed) < 3:
+        return "fewer than 3 of them have finite maps"
+    return "it is infinite or not defined without one of them"
 
 
 def _going_on(look: Round, most: int) -> str:

@@ -59,8 +59,9 @@ def dress(axes: "Axes") -> None:
 
 
 def name_rows(axes: "Axes", names: Sequence[str], longest: int = 22) -> None:
-    """Names instead of numbers on the y axis, the first on top; long ones are cut."""
-    axes.set_yticks(range(len(names)), [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in names])
+    """Names instead of numbers on the y axis, the first on top; long ones are cut, and a $ is a letter."""
+    told = [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in names]
+    axes.set_yticks(range(len(names)), told, parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)

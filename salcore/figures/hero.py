@@ -101,7 +101,10 @@ def _text_rows(inputs: Inputs, place: int, maps: Sequence[np.ndarray], titles: S
     width, height = MEASURE + 2 * MARGIN, 2 * MARGIN + SIZE + len(maps) * (TITLE + high)
     figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(MARGIN / width, 1 - MARGIN / height, titles[0].partition("\n")[0], fontsize=12, color=INK, va="top")
+    figure.text(
+        MARGIN / width, 1 - MARGIN / height, titles[0].partition("\n")[0], fontsize=12, color=INK, va="top",
+        parse_math=False,
+    )  # fmt: skip
     for row, (values, title) in enumerate(zip(maps, titles[1:], strict=True)):
         bottom = height - MARGIN - SIZE - (row + 1) * (TITLE + high)
         axes = figure.add_axes((MARGIN / width, bottom / height, MEASURE / width, high / height))
@@ -143,7 +146,7 @@ def _row(
 
 def _finish(axes: "Axes", title: str) -> None:
     head, _, rest = title.partition("\n")
-    axes.set_title(head, fontsize=12, color=INK, pad=6)
+    axes.set_title(head, fontsize=12, color=INK, pad=6, parse_math=False)
     axes.set_xlabel(rest, fontsize=9.5, color=MUTED)
     axes.set_xticks([])
     axes.set_yticks([])

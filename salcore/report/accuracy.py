@@ -12,7 +12,8 @@ class Accuracy:
     """Shares of right predictions over the labelled evaluation samples.
 
     `members` by index; `ensemble` is that of the mean softmax, with a jackknife interval over members; `guessing` that
-    of always naming the most frequent class; `at_chance` the members that are not clearly better than that.
+    of always naming the most frequent class; `at_chance` the members that are not clearly better than that, which
+    nobody is called where not even a member that is always right would be.
     """
 
     members: dict[int, float]
@@ -20,6 +21,11 @@ class Accuracy:
     guessing: float
     at_chance: tuple[int, ...]
     samples: int
+
+    @property
+    def tells_chance(self) -> bool:
+        """Whether a member that is always right is clearly better than guessing: not with too few samples."""
+        return _clearly_better(self.guessing, self.samples) < 1
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -32,7 +38,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def accuracy(members: tuple[int, ...], labels: np.ndarray, logits: np.ndarray) -> Accuracy | None:
     """Accuracies from labels `(N,)` and logits `(M, N, K)`; labels of -1 do not count. None if there are no others.
 
-    A member is at chance if its accuracy is below that of guessing plus three binomial standard errors.
+    A member is at chance if its accuracy is below that of guessing plus three binomial standard errors. Where that is 1
+    or more, with few samples outside the largest class, none is: a member that is always right would be too.
     """
     known = labels >= 0
     count = int(known.sum())
@@ -41,8 +48,8 @@ def accuracy(members: tuple[int, ...], labels: np.ndarray, logits: np.ndarray) -
     labels, logits = labels[known], logits[:, known]
     right = (logits.argmax(axis=-1) == labels).mean(axis=1)
     guessing = float(np.bincount(labels).max() / count)
-    margin = 3 * np.sqrt(guessing * (1 - guessing) / count)
-    at_chance = tuple(m for m, share in zip(members, right, strict=True) if guessing < 1 and share < guessing + margin)
+    limit = _clearly_better(guessing, count)
+    at_chance = tuple(m for m, share in zip(members, right, strict=True) if share < limit < 1)
     return Accuracy(
         members={m: float(share) for m, share in zip(members, right, strict=True)},
         ensemble=ensemble_accuracy(labels, logits),
@@ -50,6 +57,11 @@ def accuracy(members: tuple[int, ...], labels: np.ndarray, logits: np.ndarray) -
         at_chance=at_chance,
         samples=count,
     )
+
+
+def _clearly_better(guessing: float, samples: int) -> float:
+    """The accuracy from which on a member is clearly better than guessing: by three binomial standard errors."""
+    return guessing + 3 * float(np.sqrt(guessing * (1 - guessing) / samples))
 
 
 def ensemble_accuracy(labels: np.ndarray, logits: np.ndarray) -> Estimate:

@@ -79,32 +79,44 @@ def compare(runs: "Sequence[Run]") -> Comparison:
 
 
 def debiased_without(run: "Run", method: str, positions: np.ndarray) -> np.ndarray:
-    """Debiased SNR `(M,)` over some samples of the ensemble without each of its members, from the maps."""
+    """Debiased SNR `(M,)` over some samples of the ensemble without each of M members, from the maps.
+
+    They are those with a finite map of any of the samples: without any other, the number is that of all.
+    """
     count = len(run.metadata(method)["members"])
-    sums = np.zeros((count, 2))
+    sums, counts = np.zeros((count, 2)), np.zeros(count, bool)
     pixels = int(np.prod(run.maps(method, positions[:1].tolist()).shape[2:]))
     step = max(1, CHUNK_BYTES // (8 * count * pixels))
     for start in range(0, len(positions), step):
         chosen = positions[start : start + step].tolist()
         x = run.maps(method, chosen).astype(np.float64).reshape(count, len(chosen), -1)
         finite = np.stack([finite_rows(member) for member in x])
+        counts |= finite.any(axis=1)
         for first, end in stretches(finite):
             sums += _without_each(x[:, first:end], finite[:, first])
-    return statistics.debiased(sums[:, 0], sums[:, 1])
+    return statistics.debiased(sums[counts, 0], sums[counts, 1])
 
 
 def _without_each(x: np.ndarray, there: np.ndarray) -> np.ndarray:
     """Sums over samples of signal2 and noise2, `(M, 2)`, without each member, from maps `(M, n, P)`.
 
-    Only members that are `there` `(M,)` count, so nothing changes without another; 0 where fewer than 2 are left.
+    Only members that are `there` `(M,)` count, so nothing changes without another; 0 where fewer than 2 are left. The
+    mean of m members without one is mu - d / (m - 1), where d is how far that member's map is from their mean mu.
     """
-    sums = np.zeros((len(x), 2))
-    for member in range(len(x)):
-        others = x[there & (np.arange(len(x)) != member)]
-        if len(others) > 1:
-            mean2, noise2 = (others.mean(axis=0) ** 2).sum(axis=-1), others.var(axis=0, ddof=1).sum(axis=-1)
-            sums[member] = statistics.signal2(mean2, noise2, len(others)).sum(), noise2.sum()
+    sums, count = np.zeros((len(x), 2)), int(there.sum())
+    if count > 1:
+        mean, noise2 = x[there].mean(axis=0), x[there].var(axis=0, ddof=1).sum(axis=-1)
+        sums[~there] = _summed((mean**2).sum(axis=-1), noise2, count)
+    if count > 2:
+        deviation = x[there] - mean
+        left2 = statistics.noise2_without(noise2, (deviation**2).sum(axis=-1), count)
+        sums[there] = _summed(((mean - deviation / (count - 1)) ** 2).sum(axis=-1), left2, count - 1)
     return sums
+
+
+def _summed(mean2: np.ndarray, noise2: np.ndarray, members: int) -> np.ndarray:
+    """Sums over samples of signal2 and noise2, `(..., 2)`, from squares `(..., n)` of the mean's norm and the noise."""
+    return np.stack([statistics.signal2(mean2, noise2, members).sum(axis=-1), noise2.sum(axis=-1)], axis=-1)
 
 
 def _snr(pair: _Pair, method: str) -> Difference:

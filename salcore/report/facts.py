@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from salcore import until
+from salcore.borrowed import lender_of
 from salcore.data.part import Kind
 from salcore.figures.inputs import map_shape
 from salcore.figures.nouns import KINDS, NOUNS, Nouns
@@ -13,7 +14,7 @@ from salcore.report.accuracy import Accuracy, accuracy, confidence, ensemble_pro
 from salcore.report.left_out import LeftOut, left_out
 from salcore.report.one_sign import NEARLY_ALL, share_of_one_sign
 from salcore.report.outlying import Outlying, member_cosines, outlying
-from salcore.statistics import Estimate, jackknife
+from salcore.statistics import Estimate, debiased, jackknife
 from salcore.summary import read_stats
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Facts:
     """What is known of a run. `main` is the method whose samples are shown first; None if nothing is reduced.
 
     `left_out`: of each method with maps that are not finite, which ones. `looks`: those that decided whether there are
-    enough members, where the spec asks for as many as it takes.
+    enough members, where the spec asks for as many as it takes. `lender`: the run that the members are copied from.
     """
 
     planned: int
@@ -107,6 +108,7 @@ class Facts:
     left_out: tuple[LeftOut, ...] = ()
     looks: tuple[until.Round, ...] = ()
     kind: Kind = "images"
+    lender: str | None = None
 
     @property
     def nouns(self) -> Nouns:
@@ -132,6 +134,7 @@ def gather(run: "Run") -> Facts:
         left_out=tuple(found for row in rows if (found := left_out(run, row))),
         looks=_looks(run),
         kind=KINDS[len(map_shape(run, run.methods[0]))] if run.methods else "images",
+        lender=lender_of(run.store),
     )
 
 
@@ -159,14 +162,20 @@ def _looks(run: "Run") -> tuple[until.Round, ...]:
     return until.read(run.store, run.spec, run.fingerprints.get("member", "")) if run.spec.ensemble.until else ()
 
 
-def leave_one_out(run: "Run", method: str) -> np.ndarray:
-    """Debiased SNR `(M,)` of the ensemble without each member, over all samples."""
+def leave_one_out(run: "Run", *methods: str) -> np.ndarray:
+    """Debiased SNR `(K, M)` by each of K methods of the ensemble without each member, over all samples.
+
+    Of the M members that count by every one of the methods: without any other, a method's number is that of all.
+    """
+    samples, signal2, noise2 = np.stack([_sums_without(run, method) for method in methods], axis=1)
+    counts = (samples > 0).all(axis=0)
+    return debiased(signal2[:, counts], noise2[:, counts])
+
+
+def _sums_without(run: "Run", method: str) -> np.ndarray:
+    """Samples in which a member counts, and signal2 and noise2 of the ensemble without it: sums `(3, members)`."""
     tables = [read_stats(run.store, name).members for name in run.stats_files(method)]
-    signal2, noise2 = (
-        np.sum([table.column(name).to_numpy() for table in tables], axis=0) for name in ("signal2", "noise2")
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.sqrt(np.maximum(np.divide(signal2, noise2), 0))
+    return np.sum([[table.column(name) for name in ("samples", "signal2", "noise2")] for table in tables], axis=0)
 
 
 def _lead(run: "Run", methods: tuple[MethodFacts, ...]) -> Lead | None:
@@ -175,8 +184,8 @@ def _lead(run: "Run", methods: tuple[MethodFacts, ...]) -> Lead | None:
         return None
     first, second = order[:2]
     value = first.debiased.value - second.debiased.value
-    difference = jackknife(value, leave_one_out(run, first.name) - leave_one_out(run, second.name))
-    return Lead(first=first.name, second=second.name, difference=difference)
+    without = leave_one_out(run, first.name, second.name)
+    return Lead(first=first.name, second=second.name, difference=jackknife(value, without[0] - without[1]))
 
 
 def _method(run: "Run", row: dict[str, Any]) -> MethodFacts:

@@ -9,6 +9,7 @@ import numpy as np
 
 from salcore import until
 from salcore.figures.signs import PERCENT, ROOT_M, TIMES, counted, number, percent
+from salcore.report import copied
 from salcore.report.accuracy import Accuracy
 from salcore.report.facts import Facts, MethodFacts, Samples, ranked
 from salcore.report.left_out import LeftOut, listed
@@ -52,7 +53,7 @@ def findings(facts: Facts, spec: "Spec", sizes: str = "") -> Iterator[Finding]:
         yield distrust(facts.samples)
         main = next(method for method in facts.methods if method.name == facts.main)
         yield more_members(main)
-    yield reproduced(spec)
+    yield reproduced(facts, spec)
 
 
 def trained(facts: Facts, spec: "Spec", sizes: str = "") -> str:
@@ -70,9 +71,11 @@ def trained(facts: Facts, spec: "Spec", sizes: str = "") -> str:
     rest = f" {_members(len(facts.failures))} failed." if facts.failures else ""
     if spec.ensemble.until is not None:
         rest += f" {stopped(facts.looks, spec.ensemble)}"
-    elif lost > 0:
+    elif lost > 0 and facts.lender is None:
         rest += f" {_members(lost)} of the {facts.planned} planned not trained yet."
-    return f"{how}, on {spec.data.name}{sizes}. They differ {varied(spec)}.{rest}"
+    samples = f"{spec.data.name}{sizes}"
+    told = f"on {samples}" if facts.lender is None else copied.explained(facts.lender, samples)
+    return f"{how}, {told}. They differ {varied(spec)}.{rest}"
 
 
 def varied(spec: "Spec") -> str:
@@ -108,6 +111,9 @@ def how_accurate(accuracy: Accuracy | None, members: int) -> Finding:
         )
     if accuracy.at_chance:
         answer += f" No better than guessing ({percent(accuracy.guessing)}): {listed('member', accuracy.at_chance)}."
+    if not accuracy.tells_chance:
+        told = "Too few samples outside the largest class to tell a member from guessing"
+        answer += f" {told} ({percent(accuracy.guessing)})."
     return Finding(question=question, answer=answer, caution=bool(accuracy.at_chance))
 
 
@@ -156,6 +162,9 @@ def how_much_is_real(facts: Facts) -> Finding:
     if main is None or math.isnan(share := main.alike.significant):
         answer = "Unknown: it takes finite maps of 2 members at least."
         return Finding(question=question, answer=answer, caution=True)
+    if not math.isfinite(main.debiased.value):
+        answer = f"Unknown: all {main.members} maps of {main.name} are equal, and without noise nothing is tested."
+        return Finding(question=question, answer=answer, caution=True)
     # An offset that all maps share makes all of a map significant: methods of one sign are not compared.
     signed = (method for method in facts.methods if not method.lifted and not math.isnan(method.alike.significant))
     best = max(signed, key=lambda method: method.alike.significant, default=main)
@@ -192,11 +201,13 @@ def unusable(left_out: tuple[LeftOut, ...]) -> Finding:
 def distrust(samples: Samples) -> Finding:
     """How many samples have a mean map that is mostly noise, and which are worst."""
     question = "Which samples' maps are not to be trusted?"
-    defined = np.isfinite(samples.snr)
+    defined, noisy = ~np.isnan(samples.snr), np.isfinite(samples.snr)
     if not defined.any():
         return Finding(question=question, answer=UNDEFINED, caution=True)
-    lowest = [int(samples.sample[i]) for i in np.argsort(samples.snr, kind="stable") if defined[i]][:3]
     drowned, total = int(samples.drowned[defined].sum()), int(defined.sum())
+    if not noisy.any():
+        return Finding(question=question, answer=f"None of {total}: all members' maps by {samples.method} are equal.")
+    lowest = [int(samples.sample[i]) for i in np.argsort(samples.snr, kind="stable") if noisy[i]][:3]
     worst = f"The lowest SNR ({samples.method}) {'have' if len(lowest) > 1 else 'has'} {listed('sample', lowest)}."
     if drowned:
         those = "it" if drowned == 1 else "those"
@@ -235,14 +246,18 @@ def more_members(method: MethodFacts) -> Finding:
     )
 
 
-def reproduced(spec: "Spec") -> Finding:
+def reproduced(facts: Facts, spec: "Spec") -> Finding:
     """The command that makes the same run again."""
+    question = "How is it reproduced?"
+    if facts.lender is not None:
+        answer, command = copied.how_again(spec, facts.lender), copied.again(spec, facts.lender)
+        return Finding(question=question, answer=answer, command=command)
     answer = (
         f"With the spec at the end of this page saved as {spec.name}.yaml. On the same kind of hardware it gives the "
         "same weights and statistics, bit for bit."
     )
     command = f"python -m jobs.ensemble {spec.name}.yaml"
-    return Finding(question="How is it reproduced?", answer=answer, command=command)
+    return Finding(question=question, answer=answer, command=command)
 
 
 def warnings(facts: Facts) -> Iterator[str]:

@@ -45,7 +45,7 @@ def _body(run: "Run", facts: Facts, view: View) -> Iterator[str]:
     yield sections.classes(run, facts, view.inputs.classes)
     yield sections.accuracies(run, facts)
     yield provenance.what_was_run(run, facts, view)
-    yield provenance.reproduce(run)
+    yield provenance.reproduce(run, facts)
 
 
 def _contents() -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import RootModel
 
 from salcore import layout
-from salcore.report import html
+from salcore.report import copied, html
 from salcore.report.facts import Facts
 from salcore.report.views import View
 from salcore.spec import MethodSpec
@@ -30,6 +30,7 @@ def what_was_run(run: "Run", facts: Facts, view: View) -> str:
         ("methods", "; ".join(_settings(m.folder, _method(m)) for m in spec.attribution.methods)),
         ("explained class", str(spec.attribution.target)),
         ("root seed", f"{spec.ensemble.root_seed}; members differ by: {', '.join(spec.ensemble.vary) or 'nothing'}"),
+        *((("members", f"copied from the run {facts.lender}"),) if facts.lender else ()),
         *((f"fingerprint: {name}", value) for name, value in run.fingerprints.items()),
         ("versions", versions(run)),
         ("run directory", str(run.store)),
@@ -49,31 +50,39 @@ def what_was_run(run: "Run", facts: Facts, view: View) -> str:
 
 
 def described(view: View) -> str:
-    """Sizes of the data set, in brackets; nothing where it could not be had."""
+    """Sizes of the data set's parts that hold samples, in brackets; nothing where it could not be had."""
     if (data := view.inputs.data) is None:
         return ""
-    parts = f"{len(data.train):,} training, {len(data.validation):,} validation, {len(data.evaluation):,} evaluation"
+    sizes = {"training": len(data.train), "validation": len(data.validation), "evaluation": len(data.evaluation)}
+    parts = ", ".join(f"{size:,} {part}" for part, size in sizes.items() if size)
     return f" ({parts} {view.described(data)}, {len(data.classes)} classes)"
 
 
-def reproduce(run: "Run") -> str:
-    """Commands that make the same run again, make it larger, and open it."""
-    directory, twice = str(run.store), f"ensemble.members={2 * run.planned}"
-    twice += " ensemble.until=null" if run.spec.ensemble.until else ""
-    commands = (
-        f"# the same run again, elsewhere: the same weights, bit for bit, on the same kind of hardware\n"
-        f"python -m jobs.ensemble {directory}/{layout.SPEC} --run-dir {run.spec.name}_again\n\n"
-        f"# twice the members, in this directory: only the new ones are trained\n"
-        f"python -m jobs.ensemble {directory}/{layout.SPEC} {twice} --run-dir {directory}\n\n"
-        f"# in a notebook\n"
-        f'import salcore\nrun = salcore.open("{directory}")\nrun.mean("{run.methods[0]}")'
-    )
+def reproduce(run: "Run", facts: Facts) -> str:
+    """Commands that make the same run again, make it larger if it trains its members, and open it."""
+    if facts.lender is None:
+        commands = _larger(run)
+    else:
+        commands = f"# the same members on the same samples, elsewhere\n{copied.again(run.spec, facts.lender)}"
+    commands += f'\n\n# in a notebook\nimport salcore\nrun = salcore.open("{run.store}")\nrun.mean("{run.methods[0]}")'
     text = run.store.read(layout.SPEC).decode()
     return html.section(
         "reproduce",
         "How to reproduce it",
         html.code(commands),
         html.details(f"The whole {layout.SPEC}, for whom the directory is out of reach", html.code(text)),
+    )
+
+
+def _larger(run: "Run") -> str:
+    """Commands that train the same members again, and twice as many."""
+    directory, twice = str(run.store), f"ensemble.members={2 * run.planned}"
+    twice += " ensemble.until=null" if run.spec.ensemble.until else ""
+    return (
+        f"# the same run again, elsewhere: the same weights, bit for bit, on the same kind of hardware\n"
+        f"python -m jobs.ensemble {directory}/{layout.SPEC} --run-dir {run.spec.name}_again\n\n"
+        f"# twice the members, in this directory: only the new ones are trained\n"
+        f"python -m jobs.ensemble {directory}/{layout.SPEC} {twice} --run-dir {directory}"
     )
 
 

@@ -40,11 +40,13 @@ class TextView:
         return STYLE + "".join(shade_rule(scale, level) for scale, level in shades if scale.low or level > 0)
 
     def described(self, data: Data) -> str:
-        """The `data` in words."""
-        words, size = data.shape
+        """The `data` in words: tokens for a language model, words as vectors for other networks."""
+        length, size = data.shape
         lengths = data.evaluation.lengths
         usual = "" if lengths is None else f" (median {np.median(lengths[data.evaluation.index]):.0f})"
-        return f"texts of up to {words:,} words{usual}, as word vectors of {size} numbers"
+        if data.vectors is None:
+            return f"texts of up to {length:,} tokens{usual} of a vocabulary of {size:,}"
+        return f"texts of up to {length:,} words{usual}, as word vectors of {size} numbers"
 
     def notes(self) -> Iterator[str]:
         """How words are coloured, and which are left out."""

@@ -145,7 +145,7 @@ def grid(images: np.ndarray, dreamers: Sequence[str], titles: Sequence[str]) -> 
         axes[place].set(xticks=[], yticks=[])
         axes[place].spines[:].set_visible(False)
     for column, title in enumerate(titles):
-        axes[0, column].set_title(title, fontsize=11, color=INK)
+        axes[0, column].set_title(title, fontsize=11, color=INK, parse_math=False)
     for row, dreamer in enumerate(dreamers):
         axes[row, 0].set_ylabel(dreamer, fontsize=11, color=INK)
     return figure

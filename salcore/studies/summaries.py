@@ -37,7 +37,8 @@ def lead(run: "Run", first: str, second: str) -> Estimate:
     """Debiased SNR of one method of a run less that of another, its interval paired over the members they share."""
     found = rows_of(run)
     value = found[first]["snr_debiased"] - found[second]["snr_debiased"]
-    return jackknife(value, leave_one_out(run, first) - leave_one_out(run, second))
+    without = leave_one_out(run, first, second)
+    return jackknife(value, without[0] - without[1])
 
 
 def accuracy(run: "Run") -> float:

@@ -165,10 +165,19 @@ def test_a_look_is_told_with_what_it_takes():
     assert needed[5] <= 30 < needed[3]
 
 
-@pytest.mark.parametrize(("value", "words"), [(NAN, "fewer than 3 of them have finite maps"), (INF, "has no noise")])
-def test_an_interval_that_is_not_defined_is_told_with_its_reason(value, words):
+@pytest.mark.parametrize(
+    ("value", "failed", "words"),
+    [
+        (NAN, (1,), "fewer than 3 of them have finite maps"),
+        (0.5, (1,), "fewer than 3 of them have finite maps"),
+        (INF, (), "has no noise"),
+        (0.5, (), "it is infinite or not defined without one of them"),  # two members agree, the third does not
+        (NAN, (), "it is infinite or not defined without one of them"),  # three maps of zeros are finite
+    ],
+)
+def test_an_interval_that_is_not_defined_is_told_with_its_reason(value, failed, words):
     ensemble = spec_of().ensemble
-    look = until.Round(members=3, value=value, low=NAN, high=NAN)
+    look = until.Round(members=3, value=value, low=NAN, high=NAN, failed=failed)
     assert words in until.told(look, ensemble)
     assert until.told(look, ensemble).endswith("0.1 asked: training goes on to 9")
 

@@ -6,6 +6,7 @@ import pytest
 from salcore.figures import charts, method_charts, png, svg
 from salcore.figures.canvas import CSS_COLOURS
 from salcore.statistics import Estimate
+from salcore.studies import ensemble_dream
 
 SURE = Estimate(value=0.5, low=0.4, high=0.6)
 UNKNOWN = Estimate(value=np.nan, low=np.nan, high=np.nan)
@@ -78,6 +79,12 @@ def test_classes_are_named_and_the_mean_is_told():
     found = texts(charts.snr_by_class(snr, np.array([0, 1, 1]), ["cat", "dog", "absent"]))
     assert {"cat", "dog", "mean of all samples: 2.00"} <= set(found)
     assert "absent" not in found
+
+
+def test_dollars_in_names_are_letters():
+    names = ["$5_$10", "$10-$20"]
+    assert set(names) <= set(texts(charts.snr_by_class(np.ones(2), np.arange(2), names)))
+    assert set(names) <= set(texts(ensemble_dream.grid(np.zeros((1, 2, 1, 4, 4)), ["one network"], names)))
 
 
 def test_of_many_classes_the_extremes_are_shown():

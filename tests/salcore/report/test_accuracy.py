@@ -48,6 +48,16 @@ def test_guessing_is_naming_the_largest_class():
     assert found.at_chance == (0,)
 
 
+@pytest.mark.parametrize(("count", "largest"), [(6, 3), (40, 36), (512, 507)])
+def test_with_few_samples_outside_the_largest_class_nobody_is_at_chance(logits, count, largest):
+    """Three standard errors above guessing is more than 1 there: not even a perfect member would be clearly better."""
+    labels = (np.arange(count) >= largest).astype(int)
+    found = accuracy((0, 1), labels, logits(labels, [1.0, 0.5], classes=2))
+    assert found.members[0] == 1
+    assert found.at_chance == ()
+    assert not found.tells_chance
+
+
 def test_one_class_flags_nobody_and_no_labels_give_nothing():
     assert accuracy((0,), np.zeros(5, int), np.zeros((1, 5, 1))).at_chance == ()
     assert accuracy((0,), np.full(5, -1), np.zeros((1, 5, 3))) is None

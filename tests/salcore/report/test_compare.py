@@ -4,9 +4,10 @@ import pytest
 from salcore.errors import UserError
 from salcore.moments import Moments
 from salcore.report import compare, comparison_page, comparison_table
-from salcore.report.compare import debiased_without
+from salcore.report.compare import _without_each, debiased_without
 from salcore.report.facts import gather, leave_one_out
 from salcore.report.resample import bootstrap, over_members
+from salcore.studies import summaries
 
 
 @pytest.fixture
@@ -91,7 +92,19 @@ def test_leaving_members_out_agrees_with_reducing_without_them(make):
         noise2 = moments.variance().sum()
         expected.append(np.sqrt(((moments.mean**2).sum() - noise2 / 4) / noise2))
     np.testing.assert_allclose(debiased_without(run, "gradient", np.arange(20)), expected, rtol=1e-9)
-    np.testing.assert_allclose(leave_one_out(run, "gradient"), expected, rtol=1e-5)
+    np.testing.assert_allclose(leave_one_out(run, "gradient")[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("there", ["111111", "101101", "100110", "101000", "010000", "000000"])
+def test_sums_without_each_member_are_those_of_the_others_alone(there):
+    x, there = np.random.default_rng(0).normal(0.3, 1, (6, 5, 7)), np.array([*there]) == "1"
+    expected = np.zeros((6, 2))
+    for member in range(6):
+        others = x[there & (np.arange(6) != member)]
+        if len(others) > 1:
+            noise2 = others.var(axis=0, ddof=1).sum()
+            expected[member] = (others.mean(axis=0) ** 2).sum() - noise2 / len(others), noise2
+    np.testing.assert_allclose(_without_each(x, there), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_maps_that_are_not_finite_are_left_out_of_both_runs(make_run, digits, noisy, logits):
@@ -100,7 +113,7 @@ def test_maps_that_are_not_finite_are_left_out_of_both_runs(make_run, digits, no
     maps[1, 3], maps[:3, 5], maps[4, ::2, 0, 2, 2] = np.nan, np.inf, -np.inf
     broken = make_run("broken", {"gradient": maps}, sample, label, logits(label, [0.9] * 5))
     np.testing.assert_allclose(
-        debiased_without(broken, "gradient", np.arange(20)), leave_one_out(broken, "gradient"), rtol=1e-5
+        debiased_without(broken, "gradient", np.arange(20)), leave_one_out(broken, "gradient")[0], rtol=1e-5
     )
     maps = maps.copy()
     maps[:4, 8] = np.nan
@@ -113,6 +126,28 @@ def test_maps_that_are_not_finite_are_left_out_of_both_runs(make_run, digits, no
     assert found.notes == (
         "gradient: 1 common samples lack finite maps of 2 members in one of broken and worse: they are left out.",
     )
+
+
+def test_members_without_a_finite_map_are_none_in_an_interval(make_run, digits, noisy, logits):
+    """It is that of the ensemble that lacks them, not a narrower one of more members."""
+    sample, label = digits
+    whole = {"gradient": noisy(7, 20, 0.9), "smoothgrad": noisy(7, 20, 0.6, seed=1)}
+    holed = {name: maps.copy() for name, maps in whole.items()}
+    holed["gradient"][[1, 3]] = np.nan
+    holed["smoothgrad"][[1, 5]] = np.inf
+    z = logits(label, [0.9] * 7)
+    run = make_run("holed", holed, sample, label, z)
+    both, ours = [0, 2, 4, 6], [0, 2, 4, 5, 6]
+    few = make_run("few", {"gradient": whole["gradient"][ours]}, sample, label, z[ours])
+    np.testing.assert_allclose(leave_one_out(run, "gradient"), leave_one_out(few, "gradient"), rtol=1e-6)
+    expected = debiased_without(few, "gradient", np.arange(20))
+    np.testing.assert_allclose(debiased_without(run, "gradient", np.arange(20)), expected, rtol=1e-6)
+    assert leave_one_out(run, "gradient", "smoothgrad").shape == (2, len(both))
+    assert gather(run).lead.difference == summaries.lead(run, "gradient", "smoothgrad")
+    holed["smoothgrad"][both] = np.inf
+    holed["smoothgrad"][[1, 3]] = whole["smoothgrad"][[1, 3]]
+    apart = make_run("apart", holed, sample, label, z)
+    assert np.isnan(gather(apart).lead.difference.low)
 
 
 def test_the_lead_is_paired_over_members(make_run, digits, noisy, logits):

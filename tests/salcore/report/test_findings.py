@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -108,6 +110,14 @@ def test_a_member_at_chance_is_named():
     assert f"No better than guessing (10.0{PERCENT}): members 3 and 4." in found.answer
 
 
+def test_too_few_samples_to_tell_a_member_from_guessing_are_said_to_be():
+    even = replace(accuracy({0: 1.0, 1: 1.0}), guessing=0.5, samples=8)
+    told = f"Too few samples outside the largest class to tell a member from guessing (50.0{PERCENT})."
+    assert told in how_accurate(even, 2).answer
+    assert told not in how_accurate(replace(even, samples=10), 2).answer
+    assert list(warnings(facts(accuracy=even))) == []
+
+
 def test_the_least_noisy_method_is_that_of_highest_debiased_snr():
     found = least_noisy(facts([method("gradient", 0.5), method("smoothgrad", 0.8)]))
     assert found.answer.startswith("smoothgrad: debiased SNR 0.80")
@@ -154,6 +164,23 @@ def test_distrusted_samples_are_counted_and_named():
     assert found.caution
     assert not distrust(samples([0.9, 0.8], [False, False])).caution
     assert "Unknown" in distrust(samples([np.nan], [False])).answer
+
+
+def test_samples_without_noise_are_trusted():
+    found = distrust(samples([np.inf, np.inf, np.nan], [False, False, False]))
+    assert found.answer == "None of 2: all members' maps by gradient are equal."
+    assert not found.caution
+    mixed = distrust(samples([np.inf, 0.9, 0.1], [False, False, True]))
+    assert f"1 of 3 samples (33.3{PERCENT})" in mixed.answer
+    assert "have samples 102 and 101." in mixed.answer
+
+
+@pytest.mark.parametrize("debiased", [np.inf, np.nan])
+def test_nothing_is_called_unreal_where_nothing_was_tested(debiased):
+    """Maps that are equal have no noise, and those that are all zero have no signal either."""
+    found = how_much_is_real(facts([method("gradient", debiased, members=3, significant=0.0)]))
+    assert found.answer.startswith("Unknown: all 3 maps of gradient are equal")
+    assert found.caution
 
 
 def test_twice_the_snr_takes_four_times_the_members():

@@ -9,7 +9,7 @@ from PIL import Image
 
 import salcore
 from salcore import figures, layout, until
-from salcore.errors import UserError
+from salcore.errors import Damaged, UserError
 from salcore.figures.colour import BLANK
 from salcore.figures.signs import MINUS, percent
 from salcore.report import build, gather
@@ -161,9 +161,31 @@ def test_maps_of_zeros(make_run, digits, logits):
     assert "<article" in build(run)
 
 
+def test_equal_members_are_told_to_be_equal_everywhere(make_run, digits, noisy, logits):
+    sample, label = digits
+    maps = {"gradient": np.repeat(noisy(1, 20, 0.5), 4, axis=0)}
+    page = html.unescape(build(make_run("equal", maps, sample, label, logits(label, [0.9] * 4))))
+    for words in ("None of 20: all members' maps by gradient are equal.", "all 4 maps of gradient are equal"):
+        assert words in page
+    assert "no SNR is defined" not in page
+    assert "differ from zero beyond the noise" not in page
+
+
 def test_the_hero_picture_is_wide(run):
     width, height = Image.open(BytesIO(figures.hero(run))).size
     assert width > 3 * height
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8), (6,)])
+def test_classes_named_like_formulas_are_drawn(make_run, digits, noisy, logits, shape):
+    sample, label = digits
+    maps = {"gradient": noisy(3, 20, 0.5, shape=shape)}
+    run = make_run("prices", maps, sample, label, logits(label, [0.9] * 3), data="folder:/nowhere")
+    record = run.record(0) | {"classes": [f"${k}_$10" for k in range(10)]}
+    run.store.write_json(layout.member_file(0, "member.json"), record)
+    run = salcore.open(run.store.uri)
+    assert ">$3_$10<" in build(run)
+    assert Image.open(BytesIO(figures.hero(run))).size
 
 
 def test_passwords_do_not_travel_with_the_page(make_run, digits, noisy, logits):
@@ -311,6 +333,41 @@ def test_a_run_that_stopped_early_is_whole(make_run, digits, noisy, logits):
     assert "Stopped at 5 of at most 30 members" in page
     assert "not trained yet" not in page
     assert "ensemble.members=10 ensemble.until=null" in page
+
+
+@pytest.fixture
+def borrowed(make_run, noisy, logits, tmp_path):
+    """A run on two folders of pictures with three members of another run, in which a fourth failed."""
+    label = np.arange(6) // 3
+    for place, each in enumerate(label):
+        folder = tmp_path / "new pictures" / f"class {each} & co"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 40 * place, np.uint8)).save(folder / f"{place}.png")
+    z, maps = logits(label, [0.9] * 3, classes=2), {"gradient": noisy(3, 6, 0.5)}
+    data = f"folder:{tmp_path / 'new pictures'}"
+    run = make_run("toy", maps, np.arange(6), label, z, classes=2, data=data, planned=4)
+    for member in run.members:
+        record = run.record(member) | {"shape": [1, 8, 8], "mean": [0.5], "std": [0.25]}
+        run.store.write_json(layout.member_file(member, "member.json"), record)
+    run.store.write(layout.BORROWED, b"ensemble_of: runs/mine\n")
+    return salcore.open(run.store.uri)
+
+
+def test_a_page_of_borrowed_members_says_whose_they_are_and_trains_nothing(borrowed):
+    page = html.unescape(build(borrowed))
+    data = borrowed.spec.data.name
+    assert "copied from the run runs/mine, whose page tells of their training." in page
+    assert f"They explain {data} (6 evaluation " in page
+    assert page.count(f"python -m jobs.explain runs/mine 'data={data}' --run-dir toy_again") == 2
+    for words in ("jobs.ensemble", f"on {data}", "twice the members", "0 training", "planned not trained"):
+        assert words not in page
+
+
+def test_a_file_that_does_not_say_whose_members_they_are_is_damaged(borrowed):
+    for content in (b"runs/mine", b"of: runs/mine", b"{"):
+        borrowed.store.write(layout.BORROWED, content)
+        with pytest.raises(Damaged, match=r"ensemble\.yaml"):
+            gather(borrowed)
 
 
 def cosine(a, b):

@@ -164,7 +164,7 @@ def test_methods_of_one_ensemble_are_paired_over_its_members(monkeypatch):
     """What members do to both methods alike is not in the interval; the first of the two is the one that leads."""
     common = np.array([0.0, 0.4, -0.3, 0.1])
     without = {"a": 1.5 + common, "b": 1.0 + common + np.array([0.0, 0.01, -0.01, 0.0])}
-    monkeypatch.setattr(summaries, "leave_one_out", lambda run, method: without[method])
+    monkeypatch.setattr(summaries, "leave_one_out", lambda run, *methods: [without[name] for name in methods])
     monkeypatch.setattr(summaries, "rows_of", lambda run: {"a": {"snr_debiased": 1.5}, "b": {"snr_debiased": 1.0}})
     found = summaries.lead(None, "a", "b")
     assert found.value == 0.5
