@@ -15,3 +15,12 @@ def full(error: BaseException) -> bool:
 def unusable(error: BaseException) -> str:
     """What to say of a storage that fails."""
     return f"storage cannot be used ({error}): make room or mend it, then run the same command"
+
+
+def first_line(error: BaseException) -> str:
+    r"""What an error says, without what CUDA adds of how to search for it; its name where it says nothing.
+
+    >>> first_line(RuntimeError("CUDA error: out of memory\nSearch for it.")), first_line(RuntimeError())
+    ('CUDA error: out of memory', 'RuntimeError()')
+    """
+    return (str(error).strip() or repr(error)).splitlines()[0]

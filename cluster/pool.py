@@ -8,7 +8,7 @@ from typing import Any
 import ray
 import torch
 
-from cluster.errors import Broken, full, unusable
+from cluster.errors import Broken, first_line, full, unusable
 from cluster.start import Room
 from salcore.device import of_slot, pin
 
@@ -43,8 +43,8 @@ class _Actor:
         try:
             return _Result(item=item, made=self._work(item))
         except torch.AcceleratorError as error:
-            told = (str(error) or repr(error)).splitlines()[0]
-            return _Result(item=item, broken=f"a GPU takes no more work ({told}): run the same command to go on")
+            told = f"a GPU takes no more work ({first_line(error)}): run the same command to go on"
+            return _Result(item=item, broken=told)
         except Exception as error:
             if full(error):
                 return _Result(item=item, broken=unusable(error))

@@ -22,7 +22,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster import naming
-from cluster.errors import Broken, unusable
+from cluster.errors import Broken, first_line, unusable
 from cluster.queue import Queue, Status, Work
 from cluster.source import Source
 from cluster.start import Room, fitting, nodes
@@ -201,7 +201,7 @@ def _work_off(queue: Any, slot: int, held: _Held, device: str) -> None:
         try:
             _train_all(queue, slot, held, device)
         except torch.AcceleratorError as error:
-            ray.get(queue.lost.remote(slot, (str(error) or repr(error)).splitlines()[0]))
+            ray.get(queue.lost.remote(slot, first_line(error)))
             raise
 
 
@@ -243,7 +243,7 @@ def _status(queue: Any) -> Status:
     try:
         return ray.get(queue.status.remote())
     except ray.exceptions.RayError as error:
-        told = str(error).strip().splitlines()[0]
+        told = first_line(error)
         raise Broken(f"the queue that hands out members died ({told}); run the same command again") from None
 
 

@@ -22,7 +22,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
-from cluster.errors import Broken, unusable
+from cluster.errors import Broken, first_line, unusable
 from cluster.source import Source
 from cluster.start import Room
 from salcore.device import pin
@@ -162,7 +162,7 @@ def _trial(config: dict[str, Any], work: _Work) -> None:
     except OSError as error:
         tune.report({"broken": unusable(error)})
     except torch.AcceleratorError as error:
-        tune.report({"lost": (str(error) or repr(error)).splitlines()[0]})
+        tune.report({"lost": first_line(error)})
         raise  # Tune keeps no process whose function raised: another one goes on, unless it was the last attempt
 
 
