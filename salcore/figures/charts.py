@@ -94,6 +94,8 @@ def accuracies(members: Mapping[int, float], ensemble: float, chance: float) -> 
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.12)
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, -0.6), min(max(high, low + 5), 100.6))  # room for half a dot, and no share that there is not
     axes.set_xlabel("accuracy on the evaluation samples (%)")
     legend(figure, columns=3)
     return figure

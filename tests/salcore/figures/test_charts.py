@@ -163,3 +163,11 @@ def test_a_legend_of_long_names_has_one_column():
 
     assert columns_for(["a" * 40, "b"]) == 1
     assert columns_for(["a", "b"]) == 2
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_no_accuracy_is_below_none_or_above_all(share):
+    [axes] = charts.accuracies({0: share, 1: share}, share, np.nan).axes
+    low, high = axes.get_xlim()
+    assert low < 100 * share < high
+    assert all(0 <= tick <= 100 for tick in axes.get_xticks() if low <= tick <= high)
